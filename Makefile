@@ -1,0 +1,65 @@
+# Holdfast. `make help` lists the targets; each does all the set-up that it needs, and can be run again at any time.
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+# The sbin directories, for libvirtd and e2fsprogs: Debian leaves them out of the PATH of users that are not root.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# Labs mount and unshare: what runs one is run as root, by sudo when need be, and leaves nothing of root's behind.
+LAB := sh test/setup/as-root.sh
+MOCHA := mocha --reporter test/reporter/count.ts
+
+UNIT_TESTS := $(foreach package,common agent controller cli,'$(package)/src/**/*.test.ts')
+LAB_TESTS := 'test/docs/**/*.test.ts' 'test/lab/**/*.test.ts' 'test/e2e/**/*.test.ts' 'test/faults/**/*.test.ts'
+LONG_TESTS := 'test/e2e-long/**/*.test.ts'
+
+INSTALLED := node_modules/.installed
+GENERATED := proto/gen/image.binpb
+PROTO_FILES := $(shell find proto/holdfast -name '*.proto') buf.yaml buf.gen.yaml
+
+.PHONY: help setup demo test test-long check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo       back up, verify and restore a running guest, and prove what came back'
+	@echo 'make test       set-up, check, unit and end-to-end tests; the last line counts them'
+	@echo 'make test-long  every combination of features'
+	@echo 'make check      types, lint, format and the contract'
+	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
+	@echo 'make setup      what the others need: npm packages, stubs, Debian packages, the guest image'
+	@echo 'make clean      remove everything that was installed, generated or cached in the checkout'
+
+setup: $(GENERATED)
+	@node test/setup/setup.ts
+
+demo: setup
+	@$(LAB) node test/demo/demo.ts
+
+test: setup check
+	@$(LAB) $(MOCHA) $(UNIT_TESTS) $(LAB_TESTS)
+
+test-long: setup
+	@$(LAB) $(MOCHA) $(LONG_TESTS)
+
+bench: setup
+	@$(LAB) node test/bench/bench.ts
+
+check: $(GENERATED)
+	@npm run --silent types
+	@npm run --silent lint
+	@npm run --silent format -- --log-level warn
+	@npm run --silent proto:lint
+	@npm run --silent proto:breaking
+
+clean:
+	@if [ -e $(INSTALLED) ]; then $(LAB) node test/lab/sweep.ts; fi
+	@rm -rf node_modules proto/gen .cache bench.json
+
+$(INSTALLED): package-lock.json package.json $(wildcard */package.json)
+	@command -v npm >/dev/null || { echo 'npm is missing. Install it: apt-get install nodejs npm' >&2; exit 1; }
+	@echo 'Installing npm packages into node_modules (nothing outside of it)'
+	@npm ci --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+$(GENERATED): $(INSTALLED) $(PROTO_FILES)
+	@npm run --silent generate
+	@touch $@

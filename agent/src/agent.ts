@@ -1,0 +1,80 @@
+import { chmod, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Address } from '@holdfast/common/address.ts';
+import type { Logger, LoggerOptions } from '@holdfast/common/logger.ts';
+import { serve } from '@holdfast/common/server.ts';
+import { AgentServiceService } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { agentService } from './api/service.ts';
+import { epochs } from './jobs/epochs.ts';
+import { jobsOf } from './jobs/jobs.ts';
+import { virshAt } from './libvirt/virsh.ts';
+import { openRepositories } from './repository/repositories.ts';
+
+export interface AgentOptions {
+  readonly listen: Address;
+  /** The zone that this host belongs to. */
+  readonly zone: string;
+  readonly hostName: string;
+  /** Such as qemu:///system. */
+  readonly libvirtUri: string;
+  /** For the jobs' journals, on local disk. */
+  readonly stateDirectory: string;
+  /** For sockets and pipes, on tmpfs; short, since a socket's path has at most 107 bytes. */
+  readonly runtimeDirectory: string;
+  /** For what guests overwrite while they are backed up, on local disk. */
+  readonly scratchDirectory: string;
+  readonly logger: Logger;
+  readonly logLevel: LoggerOptions['level'];
+}
+
+export interface RunningAgent {
+  readonly address: Address;
+  /** Stops serving. Running jobs go on in their own processes. */
+  close(): Promise<void>;
+}
+
+/** Starts the agent: finds what jobs a killed host or process left, undoes it, then serves. */
+export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
+  const { logger, zone, hostName } = options;
+  await mkdir(options.stateDirectory, { recursive: true, mode: 0o700 });
+  // The users of the domains' QEMUs pass through these two; what lies in them is closed to them, or theirs.
+  for (const directory of [
+    options.runtimeDirectory,
+    join(options.runtimeDirectory, 'nbd'),
+    options.scratchDirectory,
+  ]) {
+    await mkdir(directory, { recursive: true });
+    await chmod(directory, 0o711);
+  }
+  await mkdir(join(options.runtimeDirectory, 'jobs'), { recursive: true, mode: 0o700 });
+
+  const virsh = virshAt(options.libvirtUri, logger);
+  const repositories = openRepositories();
+  const jobs = jobsOf(options);
+  // Not waited for: a NAS that hangs must not keep the agent from serving the others.
+  void jobs.recover().catch((error: unknown) => {
+    logger.error('could not look for jobs that were killed', { error });
+  });
+  const implementation = agentService({
+    zone,
+    hostName,
+    jobs,
+    virsh,
+    repositories,
+    epochs: epochs(),
+    logger,
+  });
+  const name = 'holdfast.agent.v1.AgentService';
+  const server = await serve(
+    options.listen,
+    [{ name, definition: AgentServiceService, implementation }],
+    logger,
+  );
+  return {
+    address: server.address,
+    close: async () => {
+      await server.close();
+      repositories.close();
+    },
+  };
+}

@@ -1,0 +1,131 @@
+import { once } from 'node:events';
+import type { handleBidiStreamingCall, ServerDuplexStream } from '@grpc/grpc-js';
+import { correlationIdOf, logFailure } from '@holdfast/common/call.ts';
+import { HoldfastError, toServiceError } from '@holdfast/common/errors.ts';
+import type { Control, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { JobKind } from '../jobs/spec.ts';
+import type { AgentParts } from './service.ts';
+import { requireBandwidth, requireField, requireZone } from './validate.ts';
+
+const HALF_CLOSE_DEADLINE_MS = 5_000;
+
+/** The one shape of the three streams. */
+interface JobRequest<Start> {
+  readonly message?:
+    | { readonly $case: 'start'; readonly value: Start }
+    | { readonly $case: 'control'; readonly value: Control }
+    | undefined;
+}
+
+interface JobResponse {
+  readonly event: OperationEvent | undefined;
+}
+
+/** The job of a stream, and the epoch of the controller at its other end. */
+interface Followed {
+  readonly jobId: string;
+  readonly epoch: bigint;
+  readonly afterSequence: bigint;
+}
+
+/**
+ * Serves a job's stream: `start` or `attach` first, then commands one way and events the other. The stream's end, of
+ * whatever kind, is not the job's.
+ *
+ * @param accept checks a start message and gives it as JSON
+ */
+export function jobStream<Start extends { readonly header?: JobHeader | undefined }>(
+  parts: AgentParts,
+  kind: JobKind,
+  accept: (start: Start) => string,
+): handleBidiStreamingCall<JobRequest<Start>, JobResponse> {
+  return (call) => {
+    const gone = new AbortController();
+    call.on('cancelled', () => {
+      gone.abort();
+    });
+    const logger = parts.logger.child({ correlationId: correlationIdOf(call.metadata) });
+    const fail = (error: unknown): void => {
+      if (gone.signal.aborted) return;
+      logFailure({ logger }, call.getPath(), error);
+      gone.abort();
+      call.emit('error', toServiceError(error));
+    };
+    let job: Promise<Followed> | undefined;
+    let commands: Promise<void> = Promise.resolve();
+
+    call.on('data', (request: JobRequest<Start>) => {
+      if (job === undefined) {
+        job = begin(parts, kind, accept, request);
+        job.then((followed) => sendEvents(parts, call, followed, gone.signal)).catch(fail);
+        return;
+      }
+      const known = job;
+      // In order: a pause and a resume must not overtake each other.
+      commands = commands.then(async () => obey(parts, await known, request)).catch(fail);
+    });
+    call.on('end', () => {
+      if (job === undefined)
+        fail(new HoldfastError('INVALID_REQUEST', 'The first message must be start or attach.'));
+    });
+    call.on('error', () => {
+      gone.abort();
+    });
+  };
+}
+
+async function begin<Start extends { readonly header?: JobHeader | undefined }>(
+  parts: AgentParts,
+  kind: JobKind,
+  accept: (start: Start) => string,
+  request: JobRequest<Start>,
+): Promise<Followed> {
+  const { message } = request;
+  if (message?.$case === 'start') {
+    const header = requireField(message.value.header, 'header');
+    requireZone(parts.zone, header.zone);
+    parts.epochs.accept(header.jobId, header.fencingEpoch);
+    await parts.jobs.start(kind, header, accept(message.value));
+    return { jobId: header.jobId, epoch: header.fencingEpoch, afterSequence: 0n };
+  }
+  const command = message?.value.command;
+  if (command?.$case === 'attach') {
+    const { jobId, fencingEpoch, afterSequence } = command.value;
+    parts.epochs.accept(jobId, fencingEpoch);
+    return { jobId, epoch: fencingEpoch, afterSequence };
+  }
+  throw new HoldfastError('INVALID_REQUEST', 'The first message must be start or attach.');
+}
+
+async function obey(parts: AgentParts, job: Followed, request: JobRequest<unknown>): Promise<void> {
+  const { message } = request;
+  if (message?.$case !== 'control') {
+    throw new HoldfastError('INVALID_REQUEST', 'A job is started once; only control messages may follow.');
+  }
+  const command = message.value.command;
+  if (command === undefined) throw new HoldfastError('INVALID_REQUEST', 'control has no command.');
+  if (command.$case === 'attach')
+    throw new HoldfastError('INVALID_REQUEST', 'The stream follows a job already.');
+  if (command.$case === 'ack') return;
+  if (command.$case === 'setBandwidth') requireBandwidth(command.value.limitMibps);
+  parts.epochs.require(job.jobId, job.epoch);
+  await parts.jobs.command(job.jobId, message.value);
+}
+
+async function sendEvents<Start>(
+  parts: AgentParts,
+  call: ServerDuplexStream<JobRequest<Start>, JobResponse>,
+  job: Followed,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const event of parts.jobs.follow(job.jobId, job.afterSequence, signal)) {
+    if (signal.aborted) return;
+    if (!call.write({ event })) await once(call, 'drain', { signal });
+  }
+  // The last event's acknowledgement is still on its way; the peer half-closes once it has sent it.
+  await once(call, 'end', {
+    signal: AbortSignal.any([signal, AbortSignal.timeout(HALF_CLOSE_DEADLINE_MS)]),
+  }).catch(() => undefined);
+  if (!signal.aborted) call.end();
+}

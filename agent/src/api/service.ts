@@ -1,0 +1,83 @@
+import pMap from 'p-map';
+import type { Logger } from '@holdfast/common/logger.ts';
+import { unary } from '@holdfast/common/call.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { version } from '@holdfast/common/version.ts';
+import type { AgentServiceServer, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
+import type { Epochs } from '../jobs/epochs.ts';
+import type { Jobs } from '../jobs/jobs.ts';
+import { writeStart } from '../jobs/start.ts';
+import { findDomain, listDomains, domainState, VIRSH_AT_ONCE, type DomainId } from '../libvirt/domains.ts';
+import { readDomainXml } from '../libvirt/domainXml.ts';
+import type { Virsh } from '../libvirt/virsh.ts';
+import { toolVersions } from '../qemu/versions.ts';
+import { deleteBackup } from '../repository/deleteBackup.ts';
+import type { Repository } from '../repository/repository.ts';
+import type { Repositories } from '../repository/repositories.ts';
+import { jobStream } from './jobStream.ts';
+import { requireField, requireZone, validBackup, validRestore, validVerify } from './validate.ts';
+
+export interface AgentParts {
+  readonly zone: string;
+  readonly hostName: string;
+  readonly jobs: Jobs;
+  readonly virsh: Virsh;
+  readonly repositories: Repositories;
+  readonly epochs: Epochs;
+  readonly logger: Logger;
+}
+
+/** holdfast.agent.v1.AgentService. */
+export function agentService(parts: AgentParts): AgentServiceServer {
+  const { zone, jobs, virsh, repositories, logger } = parts;
+  const repository = (ref: RepositoryRef | undefined): Repository =>
+    repositories.get(requireField(ref, 'repository'));
+  return {
+    takeBackup: jobStream(parts, 'TakeBackup', (start) => {
+      validBackup(start);
+      return writeStart({ kind: 'TakeBackup', start });
+    }),
+    verifyBackup: jobStream(parts, 'VerifyBackup', (start) => {
+      validVerify(start);
+      return writeStart({ kind: 'VerifyBackup', start });
+    }),
+    restoreBackup: jobStream(parts, 'RestoreBackup', (start) => {
+      validRestore(start);
+      return writeStart({ kind: 'RestoreBackup', start });
+    }),
+    deleteBackup: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      return deleteBackup(repository(request.repository), request.path, request.backupId);
+    }),
+    getHost: unary(logger, async (request) => {
+      const domains =
+        request.domain === '' ? await listDomains(virsh) : [await findDomain(virsh, request.domain)];
+      return {
+        name: parts.hostName,
+        zone,
+        toolVersions: { holdfast: version, ...(await toolVersions(virsh)) },
+        domains: await pMap(domains, (domain) => describeDomain(virsh, domain), {
+          concurrency: VIRSH_AT_ONCE,
+        }),
+      };
+    }),
+    getRepositoryStats: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      const space = await repository(request.repository).probe();
+      return { sizeBytes: BigInt(space.sizeBytes), freeBytes: BigInt(space.freeBytes) };
+    }),
+    listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
+  };
+}
+
+async function describeDomain(virsh: Virsh, domain: DomainId): Promise<Domain> {
+  const xml = readDomainXml(await virsh.command(['dumpxml', domain.uuid]));
+  if (xml.uuid !== domain.uuid)
+    throw new HoldfastError('LIBVIRT_FAILED', `libvirt mixed up domain ${domain.uuid}.`);
+  return {
+    ...domain,
+    state: await domainState(virsh, domain.uuid),
+    disks: xml.disks.map(({ target, source, format, device }) => ({ target, source, format, device })),
+  };
+}

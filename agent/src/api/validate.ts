@@ -1,0 +1,100 @@
+import { isAbsolute, normalize } from 'node:path';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
+import type {
+  BackupRef,
+  RepositoryRef,
+  RestoreBackupStart,
+  TakeBackupStart,
+  VerifyBackupStart,
+} from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
+const COMPRESSIONS: readonly string[] = ['', 'zstd', 'zlib'];
+const QUIESCE_MODES: readonly string[] = ['', 'off', 'best-effort', 'required'];
+
+/** @throws HoldfastError INVALID_REQUEST when a field is not there. */
+export function requireField<Value>(value: Value | undefined, name: string): Value {
+  if (value === undefined) throw refuse(`${name} is missing.`);
+  return value;
+}
+
+/** @throws HoldfastError ZONE_MISMATCH: an agent obeys its own zone only. */
+export function requireZone(own: string, given: string): void {
+  if (given === own) return;
+  throw new HoldfastError(
+    'ZONE_MISMATCH',
+    `This agent belongs to zone ${JSON.stringify(own)}, the request is for zone ${JSON.stringify(given)}.`,
+  );
+}
+
+/** @throws HoldfastError INVALID_REQUEST when a limit is negative or absurd. */
+export function requireBandwidth(limitMibps: bigint): void {
+  if (limitMibps >= 0n && limitMibps <= BigInt(MAX_BANDWIDTH_MIBPS)) return;
+  throw refuse(
+    `bandwidth_limit_mibps must be from 0 (unlimited) to ${MAX_BANDWIDTH_MIBPS}, not ${limitMibps}.`,
+  );
+}
+
+/** Checks all of a start message that can be checked without touching anything. */
+export function validBackup(start: TakeBackupStart): void {
+  requireUuid(start.backupId, 'backup_id');
+  if (start.domain === '') throw refuse('domain is missing.');
+  requirePath(requireField(start.repository, 'repository'));
+  const options = requireField(start.options, 'options');
+  if (!COMPRESSIONS.includes(options.compression))
+    throw refuse('options.compression must be zstd, zlib or empty.');
+  if (!QUIESCE_MODES.includes(options.quiesce))
+    throw refuse('options.quiesce must be off, best-effort or required.');
+  requireBandwidth(options.bandwidthLimitMibps);
+  if (start.key === undefined) return;
+  requireSecret(start.key.secret);
+  if (!/^[\w-]{1,128}$/.test(start.key.keyId)) throw refuse('key.key_id must be a short plain word.');
+  if (start.key.wrappedKey.length === 0 || start.key.zoneKeyFile.length === 0) {
+    throw refuse(
+      'key.wrapped_key and key.zone_key_file are required: without them the backup could not be opened.',
+    );
+  }
+}
+
+export function validVerify(start: VerifyBackupStart): void {
+  requireBackup(start.backup);
+}
+
+export function validRestore(start: RestoreBackupStart): void {
+  requireBackup(start.backup);
+  requireBandwidth(start.bandwidthLimitMibps);
+  if (!isAbsolute(start.directory) || start.directory.includes('\0')) {
+    throw refuse('directory must be an absolute path.');
+  }
+}
+
+function requireBackup(backup: BackupRef | undefined): void {
+  const given = requireField(backup, 'backup');
+  requirePath(requireField(given.repository, 'backup.repository'));
+  requireUuid(given.backupId, 'backup.backup_id');
+  const path = normalize(given.path);
+  if (given.path === '' || isAbsolute(path) || path.startsWith('..') || path.includes('\0')) {
+    throw refuse('backup.path must lie in the repository.');
+  }
+  if (given.secret !== '') requireSecret(given.secret);
+}
+
+function requirePath(repository: RepositoryRef): void {
+  if (isAbsolute(repository.path) && !repository.path.includes('\0')) return;
+  throw refuse('repository.path must be an absolute path.');
+}
+
+function requireUuid(text: string, name: string): void {
+  if (!UUID.test(text)) throw refuse(`${name} must be a UUID.`);
+}
+
+/** Says nothing of what was given. */
+function requireSecret(text: string): void {
+  if (!AGE_IDENTITY.test(text)) throw refuse('The key must be an age identity (AGE-SECRET-KEY-1...).');
+}
+
+function refuse(message: string): HoldfastError {
+  return new HoldfastError('INVALID_REQUEST', message);
+}

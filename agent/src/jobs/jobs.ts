@@ -1,0 +1,221 @@
+import { spawn } from 'node:child_process';
+import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import type { Control, Job, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import { processesWithArgument } from '../process/identity.ts';
+import { isTerminal, journaledEvents, readJournal } from './journal.ts';
+import { jobFiles, readSpec, runnerSocket, writeSpec, type JobKind, type JobSpec } from './spec.ts';
+import { pendingUndo } from './undo.ts';
+import { commandRunner, followRunner } from './wire.ts';
+
+/** The jobs of an agent: each in a runner process of its own, and known by its directory on local disk. */
+export interface Jobs {
+  /** Starts a job; one that is known already is left as it is. `start` is the message as JSON, with its secrets. */
+  start(kind: JobKind, header: JobHeader, start: string): Promise<void>;
+  /**
+   * Events of a job after a number, those still to come included. A job whose runner was killed is undone on the way.
+   *
+   * @throws HoldfastError JOB_NOT_FOUND
+   */
+  follow(jobId: string, afterSequence: bigint, signal: AbortSignal): AsyncIterable<OperationEvent>;
+  /** Passes a command on. Commands to a job that has ended do nothing. */
+  command(jobId: string, command: Control): Promise<void>;
+  list(): Promise<readonly Job[]>;
+  /** Finds jobs whose runner was killed, undoes them, and forgets jobs that ended long ago. */
+  recover(): Promise<void>;
+}
+
+export interface JobsOptions {
+  readonly hostName: string;
+  readonly libvirtUri: string;
+  readonly stateDirectory: string;
+  readonly runtimeDirectory: string;
+  readonly scratchDirectory: string;
+  readonly logLevel: JobSpec['logLevel'];
+  readonly logger: Logger;
+}
+
+const DAY = 86_400_000;
+/** A start that is repeated within this time finds the job that it started. */
+const FORGET_AFTER_MS = 7 * DAY;
+const RETRY_MS = 100;
+const RECOVER_RETRY_MS = 5_000;
+const RUNNER = fileURLToPath(new URL('./runner.ts', import.meta.url));
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+export function jobsOf(options: JobsOptions): Jobs {
+  const root = join(options.stateDirectory, 'jobs');
+  const starting = new Map<string, Promise<void>>();
+  const recovering = new Map<string, Promise<void>>();
+
+  const directoryOf = (jobId: string): string => join(root, jobId);
+  const isKnown = async (jobId: string): Promise<boolean> =>
+    UUID.test(jobId) && (await stat(jobFiles(directoryOf(jobId)).spec).catch(() => undefined)) !== undefined;
+
+  const startNew = async (kind: JobKind, header: JobHeader, start: string): Promise<void> => {
+    const directory = directoryOf(header.jobId);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await writeSpec(directory, {
+      jobId: header.jobId,
+      kind,
+      zone: header.zone,
+      correlationId: header.correlationId,
+      hostName: options.hostName,
+      libvirtUri: options.libvirtUri,
+      runtimeDirectory: join(options.runtimeDirectory, 'jobs', header.jobId),
+      socketDirectory: join(options.runtimeDirectory, 'nbd', header.jobId),
+      scratchDirectory: join(options.scratchDirectory, header.jobId),
+      locksDirectory: join(options.stateDirectory, 'locks'),
+      logLevel: options.logLevel,
+    });
+    await spawnRunner(directory, [], start);
+    options.logger.info('job started', { jobId: header.jobId, kind, correlationId: header.correlationId });
+  };
+  /** One recovery of a job at a time, however many ask for it. */
+  const recoverOne = (jobId: string): Promise<void> => {
+    const known = recovering.get(jobId);
+    if (known !== undefined) return known;
+    options.logger.warn('the runner of a job is gone, recovering', { jobId });
+    const made = spawnRunner(directoryOf(jobId), ['--recover'], '', true).finally(() =>
+      recovering.delete(jobId),
+    );
+    recovering.set(jobId, made);
+    return made;
+  };
+
+  return {
+    start: async (kind, header, start) => {
+      if (!UUID.test(header.jobId))
+        throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
+      const inFlight = starting.get(header.jobId);
+      if (inFlight !== undefined) return inFlight;
+      if (await isKnown(header.jobId)) return;
+      // Asked again, since looking took a moment.
+      const started = starting.get(header.jobId) ?? startNew(kind, header, start);
+      starting.set(header.jobId, started);
+      return started.finally(() => starting.delete(header.jobId));
+    },
+    follow: async function* (jobId, afterSequence, signal) {
+      // A job that is just being started has no process yet, and is not dead.
+      await starting.get(jobId)?.catch(() => undefined);
+      if (!(await isKnown(jobId))) {
+        throw new HoldfastError('JOB_NOT_FOUND', `This agent knows no job ${JSON.stringify(jobId)}.`);
+      }
+      const directory = directoryOf(jobId);
+      const spec = await readSpec(directory);
+      let sent = afterSequence;
+      for (;;) {
+        const live = await followRunner(runnerSocket(spec), sent, signal);
+        const events = live ?? (await newEvents(directory, sent));
+        for await (const event of events) {
+          yield event;
+          if (event.sequence > sent) sent = event.sequence;
+          if (isTerminal(event)) return;
+        }
+        if (signal.aborted) return;
+        if (live !== undefined) continue;
+        if (isEnded(await newEvents(directory, 0n))) {
+          // The last event was handled before; there is none to come.
+          if ((await newEvents(directory, sent)).length === 0) return;
+          continue;
+        }
+        if ((await processesWithArgument(directory)).length > 0) await sleep(RETRY_MS);
+        else await recoverOne(jobId).catch(() => sleep(RECOVER_RETRY_MS));
+      }
+    },
+    command: async (jobId, command) => {
+      const spec = await readSpec(directoryOf(jobId));
+      while (!(await commandRunner(runnerSocket(spec), command))) {
+        if (isEnded(await newEvents(directoryOf(jobId), 0n))) return;
+        if ((await processesWithArgument(directoryOf(jobId))).length === 0) return;
+        // It has started and does not listen yet, or has ended its work and not yet said so.
+        await sleep(RETRY_MS);
+      }
+    },
+    list: async () => {
+      const jobs: Job[] = [];
+      for (const jobId of await known(root)) {
+        const spec = await readSpec(directoryOf(jobId));
+        const events = await newEvents(directoryOf(jobId), 0n);
+        jobs.push({
+          jobId,
+          kind: spec.kind,
+          finished: isEnded(events),
+          lastSequence: events.at(-1)?.sequence ?? 0n,
+        });
+      }
+      return jobs;
+    },
+    recover: async () => {
+      for (const jobId of await known(root)) {
+        // One that is just being started has no process yet, and is not dead.
+        if (starting.has(jobId)) continue;
+        const directory = directoryOf(jobId);
+        const entries = await readJournal(jobFiles(directory).journal);
+        const ended = isEnded(journaledEvents(entries));
+        if (ended && pendingUndo(entries).length === 0) {
+          const { mtimeMs } = await stat(directory);
+          if (Date.now() - mtimeMs > FORGET_AFTER_MS) await rm(directory, { recursive: true });
+        } else if ((await processesWithArgument(directory)).length === 0) {
+          await recoverOne(jobId).catch((error: unknown) => {
+            options.logger.error('could not recover a job', { jobId, error });
+          });
+        }
+      }
+    },
+  };
+}
+
+async function newEvents(directory: string, afterSequence: bigint): Promise<readonly OperationEvent[]> {
+  const events = journaledEvents(await readJournal(jobFiles(directory).journal));
+  return events.filter((event) => event.sequence > afterSequence);
+}
+
+function isEnded(events: readonly OperationEvent[]): boolean {
+  return events.some(isTerminal);
+}
+
+/** The ids of the jobs that have a directory with a spec in it. */
+async function known(root: string): Promise<readonly string[]> {
+  const names = await readdir(root).catch(() => []);
+  const found = await Promise.all(
+    names.map(async (name) =>
+      (await stat(jobFiles(join(root, name)).spec).catch(() => undefined)) ? name : undefined,
+    ),
+  );
+  return found.filter((name) => name !== undefined);
+}
+
+/** Starts a runner in a session of its own, so that it outlives the agent; waits for its end only when asked to. */
+async function spawnRunner(
+  directory: string,
+  flags: readonly string[],
+  input: string,
+  wait = false,
+): Promise<void> {
+  const log = await open(jobFiles(directory).log, 'a', 0o600);
+  // Keys must not end in a core file; the limit holds for all that the runner starts.
+  const child = spawn('prlimit', ['--core=0:0', process.execPath, RUNNER, directory, ...flags], {
+    detached: true,
+    stdio: ['pipe', log.fd, log.fd],
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('spawn', resolve);
+  }).finally(() => log.close());
+  // A runner that dies before it has read its start is found by whoever follows it.
+  child.stdin?.on('error', () => undefined).end(input);
+  if (!wait) {
+    child.unref();
+    return;
+  }
+  const code = await new Promise<number | null>((resolve) => {
+    child.once('exit', resolve);
+  });
+  if (code !== 0) throw new Error(`the recovering runner ended with exit code ${code ?? 'none'}`);
+}

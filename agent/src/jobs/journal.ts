@@ -1,0 +1,78 @@
+import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { UndoAction } from './undo.ts';
+
+/** A line of a job's journal: what happened, what was made, and how far the last step got. */
+export type JournalEntry =
+  | { readonly kind: 'event'; readonly event: unknown }
+  | { readonly kind: 'undo'; readonly id: number; readonly action: UndoAction }
+  | { readonly kind: 'undone'; readonly id: number }
+  | {
+      readonly kind: 'publishing';
+      readonly repository: RepositoryRef;
+      readonly folder: string;
+      readonly manifestSha256: string;
+    };
+
+/** The journal of a job: lines of JSON in a file on local disk, each durable before append() returns. */
+export interface Journal {
+  append(entry: JournalEntry): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens a journal for appending, after what is there. */
+export async function openJournal(path: string): Promise<Journal> {
+  const file = await open(path, 'a', 0o600);
+  // A line that a crash cut off must not swallow the next one.
+  const existing = await readFile(path);
+  if (existing.length > 0 && existing.at(-1) !== 0x0a) await file.write('\n');
+  return inOrder(file);
+}
+
+/** The entries of a journal; none when there is no journal. A line cut off by a crash was never acted upon. */
+export async function readJournal(path: string): Promise<readonly JournalEntry[]> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  });
+  return text.split('\n').flatMap((line) => {
+    try {
+      return [JSON.parse(line) as JournalEntry];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** The events in a journal, in order. */
+export function journaledEvents(entries: readonly JournalEntry[]): readonly OperationEvent[] {
+  return entries
+    .filter((entry) => entry.kind === 'event')
+    .map((entry) => OperationEvent.fromJSON(entry.event));
+}
+
+/** Whether an event is the last one of its job. */
+export function isTerminal(event: OperationEvent): boolean {
+  return event.event?.$case === 'completed' || event.event?.$case === 'failed';
+}
+
+/** One append after the other, so that lines never mix. */
+function inOrder(file: FileHandle): Journal {
+  let last: Promise<void> = Promise.resolve();
+  const write = async (entry: JournalEntry): Promise<void> => {
+    await file.write(`${JSON.stringify(entry)}\n`);
+    await file.datasync();
+  };
+  return {
+    append: (entry) => {
+      const next = last.then(() => write(entry));
+      last = next.catch(() => undefined);
+      return next;
+    },
+    close: async () => {
+      await last;
+      await file.close();
+    },
+  };
+}

@@ -1,0 +1,129 @@
+/**
+ * The program that does one job, from its start to its last event, in a process of its own: it outlives the agent, and
+ * what it must undo stands in its journal, so that the agent can start it again with --recover when it was killed.
+ *
+ *     runner.ts JOB-DIRECTORY < start message as JSON
+ *     runner.ts JOB-DIRECTORY --recover
+ */
+import { mkdir } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
+import { createLogger, type Logger } from '@holdfast/common/logger.ts';
+import type { Completed } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { JobContext, StageRun } from '../stages/context.ts';
+import { virshAt } from '../libvirt/virsh.ts';
+import { controlOf } from './control.ts';
+import { eventLog, type EventLog, type JobEvent } from './eventLog.ts';
+import { toFailure } from './failure.ts';
+import { isTerminal, journaledEvents, openJournal, readJournal } from './journal.ts';
+import { obey } from './obey.ts';
+import { publishedBackup } from './published.ts';
+import { readStart, type StartedJob } from './start.ts';
+import { jobFiles, readSpec, runnerSocket, type JobSpec } from './spec.ts';
+import { summarize } from './summary.ts';
+import { describeUndo, undoLog, type UndoLog } from './undo.ts';
+import { serveRunner } from './wire.ts';
+
+const [directory, flag] = process.argv.slice(2);
+if (directory === undefined) throw new Error('runner.ts JOB-DIRECTORY [--recover]');
+
+const files = jobFiles(directory);
+const spec = await readSpec(directory);
+const logger = createLogger({ level: spec.logLevel, format: 'json' }).child({
+  jobId: spec.jobId,
+  correlationId: spec.correlationId,
+});
+const now = (): Date => new Date();
+const earlier = await readJournal(files.journal);
+const journal = await openJournal(files.journal);
+const virsh = virshAt(spec.libvirtUri, logger);
+const undo = undoLog(journal, earlier, virsh);
+const events = eventLog(journal, journaledEvents(earlier), now);
+
+if (flag === '--recover') {
+  await recover();
+} else {
+  const job = readStart(spec.kind, await text(process.stdin));
+  await runJob(job);
+}
+await journal.close();
+// Helpers and sockets that hang in a dead NAS must not keep a finished job's process alive.
+process.exit(0);
+
+/** Runs the job and ends it with its last event, once everything is undone that is not part of the result. */
+async function runJob(job: StartedJob): Promise<void> {
+  const control = controlOf(job.limitMibps);
+  process.on('SIGTERM', () => {
+    control.cancel();
+  });
+  await makeDirectories(spec, undo);
+  const server = await serveRunner(runnerSocket(spec), events, (command) => obey(command, control, events));
+  const summary = summarize();
+  const context: JobContext = {
+    header: job.header,
+    hostName: spec.hostName,
+    virsh,
+    journal,
+    undo,
+    control,
+    logger,
+    runtimeDirectory: spec.runtimeDirectory,
+    socketDirectory: spec.socketDirectory,
+    scratchDirectory: spec.scratchDirectory,
+    locksDirectory: spec.locksDirectory,
+    summary: () => summary,
+    now,
+  };
+  await events.append({ $case: 'accepted', value: { stages: job.stages } });
+  const end = await outcome(job.run(context), events, summary.note, logger);
+  await finish(end);
+  server.close();
+}
+
+/** Ends a job whose runner was killed: as completed when its backup is there, whole, and as failed otherwise. */
+async function recover(): Promise<void> {
+  logger.warn('recovering', { pending: earlier.length });
+  const published = await publishedBackup(earlier);
+  const value: Completed | undefined =
+    published === undefined ? undefined : { result: { $case: 'backup', value: published } };
+  await finish(
+    value === undefined
+      ? { $case: 'failed', value: toFailure('RUNNER_DIED', spec) }
+      : { $case: 'completed', value },
+  );
+}
+
+async function finish(end: JobEvent): Promise<void> {
+  for (const { action, error } of await undo.all()) {
+    logger.error('could not undo', { action: describeUndo(action), error });
+    const message = `Could not ${describeUndo(action)}: ${error instanceof Error ? error.message : String(error)} It is tried again when the agent starts.`;
+    await events.append({ $case: 'warning', value: { reason: 'LEFTOVERS', message, target: '' } });
+  }
+  if (!journaledEvents(earlier).some(isTerminal)) await events.append(end);
+}
+
+async function outcome(
+  run: StageRun<Completed>,
+  log: EventLog,
+  note: (event: JobEvent) => void,
+  jobLogger: Logger,
+): Promise<JobEvent> {
+  try {
+    for (;;) {
+      const step = await run.next();
+      if (step.done === true) return { $case: 'completed', value: step.value };
+      note(step.value);
+      if (step.value.$case !== 'stageProgress') jobLogger.info(step.value.$case, { event: step.value.value });
+      await log.append(step.value);
+    }
+  } catch (error) {
+    jobLogger.error('job failed', { error });
+    return { $case: 'failed', value: toFailure(error, spec) };
+  }
+}
+
+async function makeDirectories(job: JobSpec, undoing: UndoLog): Promise<void> {
+  for (const path of [job.runtimeDirectory, job.socketDirectory, job.scratchDirectory]) {
+    await undoing.promise({ kind: 'remove-local', path });
+  }
+  await mkdir(job.runtimeDirectory, { recursive: true, mode: 0o700 });
+}

@@ -1,0 +1,152 @@
+import { readFile, rm, stat } from 'node:fs/promises';
+import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { thaw } from '../libvirt/freeze.ts';
+import { endPullBackup } from '../libvirt/pullBackup.ts';
+import type { Virsh } from '../libvirt/virsh.ts';
+import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
+import { openRepository } from '../repository/repository.ts';
+import type { Journal, JournalEntry } from './journal.ts';
+
+/**
+ * What must be undone when a job ends, however it ends. Written to the journal before the thing is made, so that
+ * whoever finds the journal of a killed job can undo it too. Every action may run twice and may find nothing.
+ */
+export type UndoAction =
+  | { readonly kind: 'remove-local'; readonly path: string }
+  | { readonly kind: 'release-lock'; readonly path: string; readonly owner: string }
+  /** Takes back the final names of files that still have their temporary ones; another file of the name stays. */
+  | { readonly kind: 'unlink'; readonly links: readonly FileLink[] }
+  | { readonly kind: 'remove-folder'; readonly repository: RepositoryRef; readonly folder: string }
+  | { readonly kind: 'stop-storage-daemon'; readonly directory: string }
+  | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
+  | { readonly kind: 'thaw'; readonly domainUuid: string };
+
+/** A file under two names. */
+export interface FileLink {
+  readonly temporary: string;
+  readonly final: string;
+}
+
+/** Something that was promised to be undone. */
+export interface Undoing {
+  /** Undoes it now. */
+  now(): Promise<void>;
+  /** It is not to be undone any more: it has become part of the result. */
+  forget(): Promise<void>;
+}
+
+export interface UndoLog {
+  /** Promises to undo something that is about to be made. */
+  promise(action: UndoAction): Promise<Undoing>;
+  /**
+   * Undoes all that is left, the latest first. One that fails does not keep the others from being undone.
+   *
+   * @returns what could not be undone.
+   */
+  all(): Promise<readonly { readonly action: UndoAction; readonly error: unknown }[]>;
+}
+
+/** The undo log of a job, with what an earlier process of it left in the journal. */
+export function undoLog(journal: Journal, entries: readonly JournalEntry[], virsh: Virsh): UndoLog {
+  const open = new Map(pendingUndo(entries).map(({ id, action }) => [id, action]));
+  let lastId = Math.max(0, ...entries.map((entry) => (entry.kind === 'undo' ? entry.id : 0)));
+
+  const close = async (id: number): Promise<void> => {
+    open.delete(id);
+    await journal.append({ kind: 'undone', id });
+  };
+  const undoOne = async (id: number, action: UndoAction): Promise<void> => {
+    if (!open.has(id)) return;
+    await perform(action, virsh);
+    await close(id);
+  };
+  return {
+    promise: async (action) => {
+      const id = ++lastId;
+      open.set(id, action);
+      await journal.append({ kind: 'undo', id, action });
+      return { now: () => undoOne(id, action), forget: () => close(id) };
+    },
+    all: async () => {
+      const failed = [];
+      for (const [id, action] of [...open].reverse()) {
+        try {
+          await undoOne(id, action);
+        } catch (error) {
+          failed.push({ action, error });
+        }
+      }
+      return failed;
+    },
+  };
+}
+
+/** What a journal promised to undo and did not, in the order in which it was promised. */
+export function pendingUndo(
+  entries: readonly JournalEntry[],
+): readonly { readonly id: number; readonly action: UndoAction }[] {
+  const done = new Set(entries.filter((entry) => entry.kind === 'undone').map((entry) => entry.id));
+  return entries.filter((entry) => entry.kind === 'undo').filter((entry) => !done.has(entry.id));
+}
+
+/** In words, for warnings. */
+export function describeUndo(action: UndoAction): string {
+  switch (action.kind) {
+    case 'remove-local':
+      return `remove ${action.path}`;
+    case 'release-lock':
+      return `release ${action.path}`;
+    case 'unlink':
+      return `remove ${action.links.map((link) => link.final).join(', ')}`;
+    case 'remove-folder':
+      return `remove ${action.folder} from repository ${action.repository.name}`;
+    case 'stop-storage-daemon':
+      return `end the qemu-storage-daemon of ${action.directory}`;
+    case 'end-pull-backup':
+      return `end libvirt's backup job of domain ${action.domainUuid}`;
+    case 'thaw':
+      return `thaw domain ${action.domainUuid}`;
+  }
+}
+
+async function perform(action: UndoAction, virsh: Virsh): Promise<void> {
+  switch (action.kind) {
+    case 'remove-local':
+      await rm(action.path, { recursive: true, force: true });
+      return;
+    case 'release-lock':
+      // Another job may hold it by now, or may have held it all the time.
+      if ((await readFile(action.path, 'utf8').catch(() => '')) === action.owner) await rm(action.path);
+      await rm(`${action.path}.${action.owner}`, { force: true });
+      return;
+    case 'unlink':
+      for (const { temporary, final } of action.links) {
+        const [ours, there] = await Promise.all([inode(temporary), inode(final)]);
+        if (there !== undefined && there === ours) await rm(final);
+      }
+      return;
+    case 'remove-folder': {
+      const repository = openRepository(action.repository);
+      try {
+        await repository.removeFolder(action.folder);
+      } finally {
+        repository.close();
+      }
+      return;
+    }
+    case 'stop-storage-daemon':
+      await stopStorageDaemon(action.directory);
+      return;
+    case 'end-pull-backup':
+      await endPullBackup(virsh, action.domainUuid, action.socket);
+      return;
+    case 'thaw':
+      await thaw(virsh, action.domainUuid);
+      return;
+  }
+}
+
+async function inode(path: string): Promise<string | undefined> {
+  const found = await stat(path, { bigint: true }).catch(() => undefined);
+  return found === undefined ? undefined : `${found.dev}:${found.ino}`;
+}

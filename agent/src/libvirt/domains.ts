@@ -1,0 +1,54 @@
+import pMap from 'p-map';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Virsh } from './virsh.ts';
+
+/** A domain's identity. Commands name it by its UUID only: a name can look like an id or an option. */
+export interface DomainId {
+  readonly uuid: string;
+  readonly name: string;
+}
+
+/** Each is a process; a host can have hundreds of domains. */
+export const VIRSH_AT_ONCE = 8;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** All domains that libvirt knows, running or not. */
+export async function listDomains(virsh: Virsh): Promise<readonly DomainId[]> {
+  const uuids = (await virsh.command(['list', '--all', '--uuid'])).split('\n').filter((line) => line !== '');
+  const domains = await pMap(uuids, (uuid) => identify(virsh, uuid), { concurrency: VIRSH_AT_ONCE });
+  return domains.filter((domain) => domain !== undefined);
+}
+
+/**
+ * The domain with this UUID or exactly this name.
+ *
+ * @throws HoldfastError DOMAIN_NOT_FOUND
+ */
+export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainId> {
+  const direct = await virsh.attempt(['domuuid', `--domain=${nameOrUuid}`]);
+  const found = direct.exitCode === 0 ? await identify(virsh, direct.stdout.trim()) : undefined;
+  if (found !== undefined && matches(found, nameOrUuid)) return found;
+  // virsh takes "3" for the id 3 before it looks at names.
+  const byName = (await listDomains(virsh)).find((domain) => matches(domain, nameOrUuid));
+  if (byName !== undefined) return byName;
+  throw new HoldfastError(
+    'DOMAIN_NOT_FOUND',
+    `There is no domain ${JSON.stringify(nameOrUuid)} on this host.`,
+  );
+}
+
+/** The domain's state in libvirt's words: running, paused, shut off, crashed, pmsuspended, in shutdown, idle. */
+export async function domainState(virsh: Virsh, uuid: string): Promise<string> {
+  return (await virsh.command(['domstate', uuid])).trim();
+}
+
+function matches(domain: DomainId, nameOrUuid: string): boolean {
+  return domain.name === nameOrUuid || (UUID.test(nameOrUuid) && domain.uuid === nameOrUuid.toLowerCase());
+}
+
+async function identify(virsh: Virsh, uuid: string): Promise<DomainId | undefined> {
+  const result = await virsh.attempt(['domname', uuid]);
+  // It may have gone since it was listed.
+  return result.exitCode === 0 ? { uuid, name: result.stdout.replace(/\n+$/, '') } : undefined;
+}

@@ -1,0 +1,52 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { sentence, type Virsh } from './virsh.ts';
+
+const FREEZE_DEADLINE_MS = 30_000;
+const AGENT_ANSWER_S = '10';
+const THAW_ATTEMPTS = 20;
+const THAW_PAUSE_MS = 1_000;
+
+/** How a freeze went. */
+export interface Freeze {
+  readonly frozen: boolean;
+  /** Whether a thaw is owed: also when the agent took the command and did not answer. */
+  readonly thawOwed: boolean;
+  /** Why not, in words. */
+  readonly message: string;
+}
+
+/** Freezes the guest's mounted file systems through its agent. */
+export async function freeze(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<Freeze> {
+  // Without it, an agent that takes a command and never answers holds libvirt for ever.
+  await virsh.attempt(['guest-agent-timeout', uuid, '--timeout', AGENT_ANSWER_S], { signal });
+  const result = await virsh.attempt(['domfsfreeze', uuid], { deadlineMs: FREEZE_DEADLINE_MS, signal });
+  if (result.exitCode === 0) {
+    return { frozen: true, thawOwed: true, message: 'The file systems were frozen by the guest agent.' };
+  }
+  const message = sentence(result.stderr);
+  return { frozen: false, thawOwed: !/agent is not (connected|configured)/i.test(message), message };
+}
+
+/**
+ * Thaws the guest's file systems, and tries again until the agent says that they are thawed or the domain is not
+ * running any more. Thawing what is not frozen does nothing.
+ *
+ * @throws HoldfastError QUIESCE_FAILED when the guest may still be frozen.
+ */
+export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
+  let said = '';
+  for (let attempt = 1; attempt <= THAW_ATTEMPTS; attempt++) {
+    const result = await virsh.attempt(['domfsthaw', uuid], { deadlineMs: FREEZE_DEADLINE_MS });
+    if (result.exitCode === 0) return;
+    said = sentence(result.stderr);
+    const state = await virsh.attempt(['domstate', uuid]);
+    if (state.stdout.trim() === 'shut off' || /domain not found|no domain with/i.test(state.stderr)) return;
+    await sleep(THAW_PAUSE_MS);
+  }
+  throw new HoldfastError(
+    'QUIESCE_FAILED',
+    `The file systems of domain ${uuid} may still be frozen: ${said} ` +
+      `Thaw them with: virsh domfsthaw ${uuid}`,
+  );
+}

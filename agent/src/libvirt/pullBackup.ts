@@ -1,0 +1,72 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { child, element, parseXml, printXml } from './xml.ts';
+import { sentence, type Virsh } from './virsh.ts';
+
+export interface PullBackup {
+  readonly uuid: string;
+  /** The unix socket on which QEMU shall offer the disks, each under its target name. */
+  readonly socket: string;
+  /** A directory on local disk for what the guest overwrites while the backup runs. */
+  readonly scratchDirectory: string;
+  /** The disks to back up, by target name. */
+  readonly targets: readonly string[];
+  /** The domain's other disks. */
+  readonly excluded: readonly string[];
+}
+
+/**
+ * Starts a pull-mode backup: from this instant on QEMU offers all disks as they are now (libvirt.org/formatbackup.html).
+ *
+ * @throws HoldfastError DOMAIN_BUSY when the domain has a backup or another such job, LIBVIRT_FAILED otherwise.
+ */
+export async function beginPullBackup(virsh: Virsh, backup: PullBackup, signal: AbortSignal): Promise<void> {
+  await mkdir(backup.scratchDirectory, { recursive: true, mode: 0o711 });
+  const file = join(backup.scratchDirectory, 'backup.xml');
+  await writeFile(file, backupXml(backup), { mode: 0o600 });
+  const result = await virsh.attempt(['backup-begin', backup.uuid, file], { signal });
+  if (result.exitCode === 0) return;
+  const said = sentence(result.stderr);
+  throw /another job|already (active|running)|has active|operation unsupported.*block job/i.test(said)
+    ? new HoldfastError('DOMAIN_BUSY', `libvirt is busy with the domain, try again later: ${said}`)
+    : new HoldfastError('LIBVIRT_FAILED', `libvirt could not start the backup: ${said}`);
+}
+
+/** The socket of the domain's running pull backup; undefined without one. */
+export async function runningBackupSocket(virsh: Virsh, uuid: string): Promise<string | undefined> {
+  const result = await virsh.attempt(['backup-dumpxml', uuid]);
+  if (result.exitCode !== 0) {
+    const said = sentence(result.stderr);
+    // Only these say that there is none; a libvirtd that does not answer says nothing about it.
+    if (/no domain backup job|not running|domain not found|no domain with matching/i.test(said))
+      return undefined;
+    throw new HoldfastError(
+      'LIBVIRT_FAILED',
+      `libvirt does not say whether domain ${uuid} has a backup: ${said}`,
+    );
+  }
+  return child(parseXml(result.stdout), 'server')?.getAttribute('socket') ?? '';
+}
+
+/** Ends the pull backup that offers its disks on `socket`, if it still runs. Another one is not touched. */
+export async function endPullBackup(virsh: Virsh, uuid: string, socket: string): Promise<void> {
+  if ((await runningBackupSocket(virsh, uuid)) !== socket) return;
+  await virsh.command(['domjobabort', uuid]);
+}
+
+function backupXml(backup: PullBackup): string {
+  const root = parseXml('<domainbackup mode="pull"><server transport="unix"/><disks/></domainbackup>');
+  child(root, 'server')?.setAttribute('socket', backup.socket);
+  const disks = child(root, 'disks');
+  for (const target of backup.targets) {
+    const disk = element(root, 'disk', { name: target, backup: 'yes', type: 'file', exportname: target });
+    // libvirt takes nothing but qcow2 for scratch.
+    disk.appendChild(element(root, 'driver', { type: 'qcow2' }));
+    disk.appendChild(element(root, 'scratch', { file: join(backup.scratchDirectory, `${target}.qcow2`) }));
+    disks?.appendChild(disk);
+  }
+  for (const target of backup.excluded)
+    disks?.appendChild(element(root, 'disk', { name: target, backup: 'no' }));
+  return printXml(root);
+}

@@ -1,0 +1,62 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import { ProgramFailed, run, type RunResult } from '../process/run.ts';
+
+/** libvirt, reached through its own client. */
+export interface Virsh {
+  /**
+   * Runs a virsh command and returns its standard output, without the blank lines at its end.
+   *
+   * @throws HoldfastError LIBVIRT_FAILED with virsh's own sentence when it refuses.
+   */
+  command(args: readonly string[], options?: VirshOptions): Promise<string>;
+  /** The same, for commands that may well be refused: never throws for an exit code. */
+  attempt(args: readonly string[], options?: VirshOptions): Promise<RunResult>;
+  /** The URI of the libvirt daemon. */
+  readonly uri: string;
+}
+
+export interface VirshOptions {
+  readonly deadlineMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** A libvirtd that is busy with a domain may take a while; one that never answers must not hold a job for ever. */
+const DEADLINE_MS = 60_000;
+
+export function virshAt(uri: string, logger: Logger): Virsh {
+  const attempt = async (args: readonly string[], options: VirshOptions = {}): Promise<RunResult> => {
+    logger.debug('virsh', { command: args.join(' ') });
+    try {
+      return await run('virsh', ['--quiet', '--connect', uri, ...args], {
+        deadlineMs: options.deadlineMs ?? DEADLINE_MS,
+        signal: options.signal,
+      });
+    } catch (error) {
+      if (!(error instanceof ProgramFailed)) throw error;
+      throw new HoldfastError('LIBVIRT_FAILED', `virsh ${args[0] ?? ''} failed: ${error.message}`, {
+        cause: error,
+      });
+    }
+  };
+  return {
+    uri,
+    attempt,
+    command: async (args, options) => {
+      const result = await attempt(args, options);
+      if (result.exitCode !== 0) {
+        throw new HoldfastError('LIBVIRT_FAILED', `virsh ${args[0] ?? ''}: ${sentence(result.stderr)}`);
+      }
+      return result.stdout.replace(/\n+$/, '');
+    },
+  };
+}
+
+/** What virsh says, without its "error: " prefixes. */
+export function sentence(stderr: string): string {
+  return stderr
+    .split('\n')
+    .map((line) => line.replace(/^error: /, '').trim())
+    .filter((line) => line !== '')
+    .join(' ');
+}

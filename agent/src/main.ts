@@ -1,0 +1,50 @@
+import { hostname } from 'node:os';
+import { Command, Option } from 'commander';
+import { parseAddress } from '@holdfast/common/address.ts';
+import { createLogger, type LoggerOptions } from '@holdfast/common/logger.ts';
+import { version } from '@holdfast/common/version.ts';
+import { startAgent } from './agent.ts';
+
+const program = new Command('holdfast-agent')
+  .description('Backs up the domains of this host for the controller of its zone.')
+  .version(version)
+  .requiredOption('--zone <name>', 'the zone that this host belongs to')
+  .option('--host-name <name>', 'the name of this host', hostname())
+  .option('--listen <address>', 'unix:///PATH or 127.0.0.1:PORT', 'unix:///run/holdfast/agent.sock')
+  .option('--libvirt-uri <uri>', 'how to reach libvirt', 'qemu:///system')
+  .option('--state-directory <path>', "the jobs' journals, on local disk", '/var/lib/holdfast/agent')
+  .option('--runtime-directory <path>', 'sockets and pipes, on tmpfs', '/run/holdfast/agent')
+  .option(
+    '--scratch-directory <path>',
+    'what guests overwrite meanwhile, on local disk',
+    '/var/lib/holdfast/scratch',
+  )
+  .addOption(new Option('--log-format <format>').choices(['json', 'pretty']).default('json'))
+  .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
+  .parse();
+
+const options = program.opts<{
+  zone: string;
+  hostName: string;
+  listen: string;
+  libvirtUri: string;
+  stateDirectory: string;
+  runtimeDirectory: string;
+  scratchDirectory: string;
+  logFormat: LoggerOptions['format'];
+  logLevel: LoggerOptions['level'];
+}>();
+
+const logger = createLogger({ level: options.logLevel, format: options.logFormat }, { service: 'agent' });
+const agent = await startAgent({ ...options, listen: parseAddress(options.listen), logger }).catch(
+  (error: unknown) => {
+    logger.error('the agent could not start', { error });
+    process.exit(1);
+  },
+);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    logger.info('stopping; running jobs go on', { signal });
+    void agent.close().then(() => process.exit(0));
+  });
+}

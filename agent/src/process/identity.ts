@@ -1,0 +1,17 @@
+import { readdir, readFile } from 'node:fs/promises';
+
+/**
+ * The ids of the processes that have exactly this argument. A path that belongs to one job finds the job's processes
+ * without a pid file, which could be missing or stale.
+ */
+export async function processesWithArgument(argument: string): Promise<readonly number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      // It may have ended since it was listed.
+      const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return commandLine.split('\0').includes(argument) ? pid : undefined;
+    }),
+  );
+  return found.filter((pid) => pid !== undefined);
+}

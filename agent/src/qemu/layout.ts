@@ -1,0 +1,116 @@
+/** How an image on the repository is built. What each disk's file is called and how QEMU opens it follow from this. */
+export interface ImageLayout {
+  readonly compression: '' | 'zstd' | 'zlib';
+  readonly encrypted: boolean;
+}
+
+/** The id under which QEMU knows the key of the backup. */
+export const KEY_SECRET_ID = 'backup-key';
+
+/** A 256-bit random key gains nothing from a slow derivation, which would cost seconds for each disk. */
+const KEY_DERIVATION_MS = 10;
+
+/** qcow2 cannot compress and encrypt in one image ("not supported at the same time"), so then it lies inside LUKS. */
+export function layoutName(layout: ImageLayout): 'qcow2' | 'luks+qcow2' {
+  return layout.compression !== '' && layout.encrypted ? 'luks+qcow2' : 'qcow2';
+}
+
+/** The name of a disk's image file in the folder of a backup. */
+export function imageFileName(target: string, layout: ImageLayout): string {
+  return layoutName(layout) === 'luks+qcow2' ? `${target}.qcow2.luks` : `${target}.qcow2`;
+}
+
+/** The blockdev-create steps that make an empty image in the file of node `file`, with the nodes between them. */
+export function creationSteps(
+  layout: ImageLayout,
+  nodes: TargetNodes,
+  virtualSizeBytes: number,
+): readonly { readonly create: object; readonly thenOpen: object }[] {
+  const compression = layout.compression === '' ? {} : { 'compression-type': layout.compression };
+  const qcow2 = (file: string, extra: object): object => ({
+    driver: 'qcow2',
+    file,
+    size: virtualSizeBytes,
+    ...compression,
+    ...extra,
+  });
+  if (layoutName(layout) === 'luks+qcow2') {
+    return [
+      {
+        create: {
+          driver: 'luks',
+          file: nodes.file,
+          size: 0,
+          'key-secret': KEY_SECRET_ID,
+          'iter-time': KEY_DERIVATION_MS,
+        },
+        thenOpen: {
+          driver: 'luks',
+          file: nodes.file,
+          'key-secret': KEY_SECRET_ID,
+          'node-name': nodes.container,
+        },
+      },
+      {
+        create: qcow2(nodes.container, {}),
+        thenOpen: { driver: 'qcow2', file: nodes.container, ...writing(nodes) },
+      },
+    ];
+  }
+  const key = { format: 'luks', 'key-secret': KEY_SECRET_ID };
+  return [
+    {
+      create: qcow2(
+        nodes.file,
+        layout.encrypted ? { encrypt: { ...key, 'iter-time': KEY_DERIVATION_MS } } : {},
+      ),
+      thenOpen: {
+        driver: 'qcow2',
+        file: nodes.file,
+        ...(layout.encrypted ? { encrypt: key } : {}),
+        ...writing(nodes),
+      },
+    },
+  ];
+}
+
+/** The node names of one target, from the file upwards. */
+export interface TargetNodes {
+  readonly file: string;
+  readonly container: string;
+  readonly image: string;
+}
+
+export function targetNodes(target: string): TargetNodes {
+  return { file: `file-${target}`, container: `luks-${target}`, image: `image-${target}` };
+}
+
+/** The nodes that exist for a layout, from the image down to the file: the order in which they are closed. */
+export function nodesTopDown(layout: ImageLayout, nodes: TargetNodes): readonly string[] {
+  return layoutName(layout) === 'luks+qcow2'
+    ? [nodes.image, nodes.container, nodes.file]
+    : [nodes.image, nodes.file];
+}
+
+/** The node below the qcow2: what it has written is the compressed image, before any container. */
+export function nodeBelowImage(layout: ImageLayout, nodes: TargetNodes): string {
+  return layoutName(layout) === 'luks+qcow2' ? nodes.container : nodes.file;
+}
+
+/** The options of a finished image, for blockdev-add and, as json:{}, for qemu-img. */
+export function readOptions(name: string, encrypted: boolean, path: string, secretId: string): object {
+  const file = { driver: 'file', filename: path };
+  if (name === 'luks+qcow2') {
+    return { driver: 'qcow2', file: { driver: 'luks', 'key-secret': secretId, file } };
+  }
+  return {
+    driver: 'qcow2',
+    file,
+    ...(encrypted ? { encrypt: { format: 'luks', 'key-secret': secretId } } : {}),
+  };
+}
+
+/** Blocks of zeroes become holes, also where the source could not say that they are. */
+function writing(nodes: TargetNodes): object {
+  return { 'node-name': nodes.image, 'detect-zeroes': 'unmap', discard: 'unmap' };
+}

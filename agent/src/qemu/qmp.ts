@@ -1,0 +1,133 @@
+import { createConnection, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+
+/** QEMU refused a command; `description` is its own sentence. */
+export class QmpError extends Error {
+  override readonly name = 'QmpError';
+  readonly description: string;
+
+  constructor(command: string, description: string) {
+    super(`${command}: ${description}`);
+    this.description = description;
+  }
+}
+
+/** A client of a QMP monitor (qemu.git docs/interop/qmp-spec.rst). A monitor greets one client at a time only. */
+export interface Qmp {
+  /**
+   * Runs a command and returns what it returns.
+   *
+   * @throws QmpError when QEMU refuses, HoldfastError QEMU_FAILED when it is gone or does not answer in time.
+   */
+  execute(command: string, args?: object): Promise<unknown>;
+  /** Lets the monitor go. */
+  close(): void;
+}
+
+interface Pending {
+  readonly command: string;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+interface QmpMessage {
+  readonly id?: number;
+  readonly return?: unknown;
+  readonly error?: { readonly desc: string };
+  readonly QMP?: object;
+}
+
+const CONNECT_DEADLINE_MS = 10_000;
+const COMMAND_DEADLINE_MS = 30_000;
+
+/**
+ * Connects to a monitor that listens on a unix socket, or is about to.
+ *
+ * @throws HoldfastError QEMU_FAILED when nobody greets within ten seconds.
+ */
+export async function connectQmp(path: string, logger: Logger, signal: AbortSignal): Promise<Qmp> {
+  const deadline = Date.now() + CONNECT_DEADLINE_MS;
+  for (;;) {
+    signal.throwIfAborted();
+    const socket = await tryConnect(path);
+    if (socket !== undefined) {
+      const qmp = talk(socket, logger);
+      await qmp.execute('qmp_capabilities');
+      return qmp;
+    }
+    if (Date.now() > deadline) throw new HoldfastError('QEMU_FAILED', `No QEMU answers on ${path}.`);
+    await sleep(20);
+  }
+}
+
+function tryConnect(path: string): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = createConnection(path);
+    socket.once('connect', () => {
+      resolve(socket);
+    });
+    socket.once('error', () => {
+      resolve(undefined);
+    });
+  });
+}
+
+function talk(socket: Socket, logger: Logger): Qmp {
+  const pending = new Map<number, Pending>();
+  let lastId = 0;
+  let gone = false;
+
+  const fail = (): void => {
+    gone = true;
+    for (const { command, reject, timer } of pending.values()) {
+      clearTimeout(timer);
+      reject(new HoldfastError('QEMU_FAILED', `QEMU ended before it answered ${command}.`));
+    }
+    pending.clear();
+  };
+  socket.on('error', fail);
+  socket.on('close', fail);
+  // readline passes its input's errors on, and a daemon that was killed is one.
+  const lines = createInterface({ input: socket }).on('error', fail);
+  lines.on('line', (line) => {
+    const message = JSON.parse(line) as QmpMessage;
+    const waiting = message.id === undefined ? undefined : pending.get(message.id);
+    // The greeting and events carry no id; job states are asked for, not listened to.
+    if (message.id === undefined || waiting === undefined) return;
+    pending.delete(message.id);
+    clearTimeout(waiting.timer);
+    if (message.error === undefined) waiting.resolve(message.return);
+    else waiting.reject(new QmpError(waiting.command, message.error.desc));
+  });
+
+  return {
+    execute: (command, args = {}) =>
+      new Promise((resolve, reject) => {
+        if (gone) {
+          reject(new HoldfastError('QEMU_FAILED', `QEMU is gone; ${command} was not run.`));
+          return;
+        }
+        const id = ++lastId;
+        // Arguments can be secrets.
+        if (!command.startsWith('query-')) logger.debug('qmp', { command });
+        const timer = setTimeout(() => {
+          pending.delete(id);
+          reject(
+            new HoldfastError(
+              'QEMU_FAILED',
+              `QEMU did not answer ${command} within ${COMMAND_DEADLINE_MS} ms.`,
+            ),
+          );
+        }, COMMAND_DEADLINE_MS);
+        pending.set(id, { command, resolve, reject, timer });
+        socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+      }),
+    close: () => {
+      socket.destroy();
+    },
+  };
+}

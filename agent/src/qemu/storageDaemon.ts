@@ -1,0 +1,158 @@
+import { spawn } from 'node:child_process';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import type { Secret } from '@holdfast/common/secret.ts';
+import { processesWithArgument } from '../process/identity.ts';
+import { connectQmp, QmpError, type Qmp } from './qmp.ts';
+
+/** A block job as query-jobs reports it. Progress is in bytes of the disk's address space. */
+export interface BlockJob {
+  readonly id: string;
+  readonly status: string;
+  readonly progressBytes: number;
+  readonly totalBytes: number;
+  readonly error: string | undefined;
+}
+
+/** qemu-storage-daemon: the one process of a job through which all guest data flows. */
+export interface StorageDaemon {
+  readonly qmp: Qmp;
+  /** Gives QEMU a secret under an id. `base64` when the secret's bytes are given so. */
+  addSecret(id: string, secret: Secret, format?: 'raw' | 'base64'): Promise<void>;
+  /** Takes it away again; nodes that were opened with it stay open. qom-get would give it away until then. */
+  removeSecret(id: string): Promise<void>;
+  /** Runs blockdev-create to its end. */
+  create(jobId: string, options: object, signal: AbortSignal): Promise<void>;
+  jobs(): Promise<readonly BlockJob[]>;
+  /** The highest offset ever written, in bytes, by node name: QEMU's own account of what it wrote. */
+  writtenBytes(): Promise<ReadonlyMap<string, number>>;
+  /** Ends it and waits until it is gone. */
+  quit(): Promise<void>;
+}
+
+const STOP_DEADLINE_MS = 5_000;
+const CREATE_DEADLINE_MS = 120_000;
+
+/** QEMU times its key derivation by CPU time and gives up when that is too little: about one try of nine. */
+const CREATE_ATTEMPTS = 6;
+const FLAKY_KEY_DERIVATION = 'Unable to get accurate CPU usage';
+
+/**
+ * Starts qemu-storage-daemon with its monitor and log in `directory` (0700). It is in a session of its own, so that no
+ * signal meant for its parent reaches it.
+ *
+ * @throws HoldfastError QEMU_FAILED
+ */
+export async function startStorageDaemon(
+  directory: string,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<StorageDaemon> {
+  const log = await open(join(directory, 'qemu-storage-daemon.log'), 'a', 0o600);
+  const child = spawn(
+    'qemu-storage-daemon',
+    ['--chardev', monitorArgument(directory), '--monitor', 'chardev=monitor'],
+    { detached: true, stdio: ['ignore', log.fd, log.fd], env: { ...process.env, LC_ALL: 'C.UTF-8' } },
+  );
+  const failed = new Promise<never>((_resolve, reject) => {
+    child.once('error', (error) => {
+      reject(new HoldfastError('QEMU_FAILED', `qemu-storage-daemon could not be started: ${error.message}`));
+    });
+  });
+  await log.close();
+  const qmp = await Promise.race([connectQmp(join(directory, 'qmp.sock'), logger, signal), failed]);
+  return daemon(directory, qmp);
+}
+
+/** Ends the daemon that was started in `directory`, if it is still there: TERM, then KILL. */
+export async function stopStorageDaemon(directory: string): Promise<void> {
+  const argument = monitorArgument(directory);
+  for (const name of ['SIGTERM', 'SIGKILL'] as const) {
+    const pids = await processesWithArgument(argument);
+    if (pids.length === 0) return;
+    for (const pid of pids) process.kill(pid, name);
+    const deadline = Date.now() + STOP_DEADLINE_MS;
+    while ((await processesWithArgument(argument)).length > 0 && Date.now() < deadline) await sleep(20);
+  }
+  if ((await processesWithArgument(argument)).length > 0) {
+    throw new HoldfastError(
+      'QEMU_FAILED',
+      'qemu-storage-daemon does not end, even by SIGKILL; its storage may hang.',
+    );
+  }
+}
+
+/** Names the daemon among all processes. Commas are doubled where QEMU splits at commas. */
+function monitorArgument(directory: string): string {
+  return `socket,id=monitor,path=${join(directory, 'qmp.sock').replaceAll(',', ',,')},server=on,wait=off`;
+}
+
+function daemon(directory: string, qmp: Qmp): StorageDaemon {
+  const jobs = async (): Promise<BlockJob[]> => {
+    const raw = (await qmp.execute('query-jobs')) as {
+      id: string;
+      status: string;
+      'current-progress': number;
+      'total-progress': number;
+      error?: string;
+    }[];
+    return raw.map((job) => ({
+      id: job.id,
+      status: job.status,
+      progressBytes: job['current-progress'],
+      totalBytes: job['total-progress'],
+      error: job.error,
+    }));
+  };
+  const createOnce = async (
+    jobId: string,
+    options: object,
+    signal: AbortSignal,
+  ): Promise<string | undefined> => {
+    await qmp.execute('blockdev-create', { 'job-id': jobId, options });
+    const deadline = Date.now() + CREATE_DEADLINE_MS;
+    for (;;) {
+      signal.throwIfAborted();
+      const job = (await jobs()).find((candidate) => candidate.id === jobId);
+      if (job?.status === 'concluded') {
+        await qmp.execute('job-dismiss', { id: jobId });
+        return job.error;
+      }
+      if (Date.now() > deadline) return `not done within ${CREATE_DEADLINE_MS} ms`;
+      await sleep(20);
+    }
+  };
+  return {
+    qmp,
+    jobs,
+    addSecret: async (id, secret, format = 'raw') => {
+      await qmp.execute('object-add', { 'qom-type': 'secret', id, data: secret.reveal(), format });
+    },
+    removeSecret: async (id) => {
+      await qmp.execute('object-del', { id });
+    },
+    create: async (jobId, options, signal) => {
+      for (let attempt = 1; ; attempt++) {
+        const error = await createOnce(jobId, options, signal);
+        if (error === undefined) return;
+        if (attempt < CREATE_ATTEMPTS && error.includes(FLAKY_KEY_DERIVATION)) continue;
+        throw new QmpError('blockdev-create', error);
+      }
+    },
+    writtenBytes: async () => {
+      const nodes = (await qmp.execute('query-blockstats', { 'query-nodes': true })) as {
+        'node-name'?: string;
+        stats: { wr_highest_offset: number };
+      }[];
+      return new Map(nodes.map((node) => [node['node-name'] ?? '', node.stats.wr_highest_offset]));
+    },
+    quit: async () => {
+      await qmp.execute('quit').catch(() => undefined);
+      qmp.close();
+      await stopStorageDaemon(directory);
+    },
+  };
+}

@@ -1,0 +1,54 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { MANIFEST_FILE, partialFolder } from './layout.ts';
+import { MAX_MANIFEST_BYTES, parseManifest } from './manifestFile.ts';
+import type { Repository } from './repository.ts';
+
+/** A backup's folder, exactly as this program names it, so that nothing else can be removed. */
+const FOLDER = /^[0-9a-f-]{36}\/\d{8}T\d{6}Z-(?<id>[0-9a-f-]{36})$/;
+
+/**
+ * Removes a backup. It is gone from sight first, by one rename, so that a deletion that is interrupted leaves no half
+ * backup behind. One that is gone already is no error.
+ *
+ * @throws HoldfastError INVALID_REQUEST, BACKUP_DAMAGED when the folder says that it is another backup.
+ */
+export async function deleteBackup(
+  repository: Repository,
+  folder: string,
+  backupId: string,
+): Promise<{ readonly freedBytes: bigint }> {
+  if (FOLDER.exec(folder)?.groups?.['id'] !== backupId) {
+    throw new HoldfastError(
+      'INVALID_REQUEST',
+      `${JSON.stringify(folder)} is not the folder of backup ${backupId}.`,
+    );
+  }
+  await repository.probe();
+  const doomed = partialFolder(folder);
+  if (await repository.hasFolder(folder)) {
+    await requireSame(repository, folder, backupId);
+    await repository.renameFolder(folder, doomed);
+  }
+  const { freedBytes } = await repository.removeFolder(doomed);
+  return { freedBytes: BigInt(freedBytes) };
+}
+
+/** A manifest that cannot be read does not keep a damaged backup from being deleted: the folder's name has its id. */
+async function requireSame(repository: Repository, folder: string, backupId: string): Promise<void> {
+  const path = `${folder}/${MANIFEST_FILE}`;
+  const bytes = await repository.readFile(path, MAX_MANIFEST_BYTES);
+  if (bytes === undefined) return;
+  let found: string;
+  try {
+    found = parseManifest(bytes, path).backupId;
+  } catch (error) {
+    if (error instanceof HoldfastError) return;
+    throw error;
+  }
+  if (found !== backupId) {
+    throw new HoldfastError(
+      'BACKUP_DAMAGED',
+      `${folder} holds backup ${found}, not ${backupId}. Nothing was removed.`,
+    );
+  }
+}

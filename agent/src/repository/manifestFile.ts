@@ -1,0 +1,120 @@
+import { createHash, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Secret } from '@holdfast/common/secret.ts';
+import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { MAC_FILE, MANIFEST_FILE } from './layout.ts';
+import type { Repository } from './repository.ts';
+
+/** The only version of the manifest that there is. */
+export const MANIFEST_VERSION = 1;
+
+/** A plain name in the backup's own folder. */
+const FILE_NAME = /^[^./\0][^/\0]*$/;
+
+export const MAX_MANIFEST_BYTES = 16 * 1024 * 1024;
+
+/** The bytes of manifest.json. */
+export function encodeManifest(manifest: Manifest): Buffer {
+  return Buffer.from(`${JSON.stringify(Manifest.toJSON(manifest), null, 2)}\n`);
+}
+
+/** SHA-256 in hexadecimal. */
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** HMAC-SHA-256 of the manifest under a key of its own, derived from the backup's by HKDF-SHA-256, in hexadecimal. */
+export function manifestMac(bytes: Uint8Array, backupKey: Secret): string {
+  const key = Buffer.from(hkdfSync('sha256', backupKey.reveal(), '', 'holdfast manifest mac v1', 32));
+  return createHmac('sha256', key).update(bytes).digest('hex');
+}
+
+/**
+ * Reads the manifest of the backup in `folder` and proves that it is the one that was published: against the digest in
+ * the catalogue when that is given, and under the backup's key when there is one.
+ *
+ * @throws HoldfastError BACKUP_NOT_FOUND, BACKUP_DAMAGED, KEY_WRONG
+ */
+export async function readManifest(
+  repository: Repository,
+  folder: string,
+  expected: { readonly sha256: string; readonly secret: Secret | undefined },
+): Promise<Manifest> {
+  const path = `${folder}/${MANIFEST_FILE}`;
+  const bytes = await repository.readFile(path, MAX_MANIFEST_BYTES);
+  if (bytes === undefined) {
+    throw (await repository.hasFolder(folder))
+      ? damaged(path, 'is missing')
+      : new HoldfastError('BACKUP_NOT_FOUND', `There is no backup in ${repository.pathOf(folder)}.`);
+  }
+  if (expected.sha256 !== '' && sha256(bytes) !== expected.sha256) {
+    throw damaged(
+      path,
+      'is not the one that was published: its SHA-256 differs from the one in the catalogue',
+    );
+  }
+  const manifest = parseManifest(bytes, path);
+  if (manifest.encryption !== undefined) {
+    if (expected.secret === undefined) {
+      throw new HoldfastError('KEY_WRONG', `The backup in ${folder} is encrypted and no key was given.`);
+    }
+    await proveMac(repository, folder, bytes, expected.secret, expected.sha256 !== '');
+  } else if (expected.secret !== undefined) {
+    throw damaged(path, 'says that the backup is not encrypted, and it has a key');
+  }
+  return manifest;
+}
+
+/** @throws HoldfastError BACKUP_DAMAGED when it is not a manifest of a version that is known. */
+export function parseManifest(bytes: Uint8Array, path: string): Manifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(Buffer.from(bytes).toString('utf8'));
+  } catch {
+    throw damaged(path, 'is not JSON, it may be cut off');
+  }
+  if (typeof json !== 'object' || json === null) throw damaged(path, 'is not a manifest');
+  const manifest = fromJson(json, path);
+  if (manifest.version !== MANIFEST_VERSION) {
+    throw damaged(path, `has version ${manifest.version}, this Holdfast reads version ${MANIFEST_VERSION}`);
+  }
+  // File names come from a file on a NAS: they must not lead anywhere else.
+  const files = [manifest.domainXmlFile, ...manifest.disks.map((disk) => disk.file)];
+  if (manifest.backupId === '' || files.some((file) => !FILE_NAME.test(file))) {
+    throw damaged(path, 'lacks fields that every manifest has');
+  }
+  return manifest;
+}
+
+/** What is JSON and yet no manifest: null for a list, letters for a number. */
+function fromJson(json: object, path: string): Manifest {
+  try {
+    return Manifest.fromJSON(json);
+  } catch {
+    throw damaged(path, 'is not a manifest');
+  }
+}
+
+async function proveMac(
+  repository: Repository,
+  folder: string,
+  bytes: Uint8Array,
+  secret: Secret,
+  knownBytes: boolean,
+): Promise<void> {
+  const stored = await repository.readFile(`${folder}/${MAC_FILE}`, 1_024);
+  if (stored === undefined) throw damaged(`${folder}/${MAC_FILE}`, 'is missing');
+  const given = Buffer.from(Buffer.from(stored).toString('utf8').trim());
+  const computed = Buffer.from(manifestMac(bytes, secret));
+  if (given.length !== computed.length || !timingSafeEqual(given, computed)) {
+    // Bytes that the catalogue knows leave only the key, or the MAC itself, to be wrong.
+    throw new HoldfastError(
+      knownBytes ? 'KEY_WRONG' : 'BACKUP_DAMAGED',
+      `${folder}/${MANIFEST_FILE} is not authentic: its MAC does not fit the backup's key.`,
+    );
+  }
+}
+
+function damaged(path: string, how: string): HoldfastError {
+  return new HoldfastError('BACKUP_DAMAGED', `${path} ${how}.`);
+}

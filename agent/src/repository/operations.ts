@@ -1,0 +1,161 @@
+import { randomUUID } from 'node:crypto';
+import {
+  constants,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+  unlink,
+  type FileHandle,
+} from 'node:fs/promises';
+import { dirname, join, normalize, sep } from 'node:path';
+
+/** Space on a repository's file system. */
+export interface Space {
+  readonly sizeBytes: number;
+  readonly freeBytes: number;
+}
+
+/** What can be done on a repository. Paths are relative to it. Runs in the helper process only. */
+export interface Operations {
+  /** Proves that the directory is there and that files can be made in it. */
+  probe(): Promise<Space>;
+  /** Makes a folder and those above it. */
+  makeFolder(path: string): Promise<void>;
+  /**
+   * Makes an empty file, which must not be there, and keeps it open until syncFile: only a descriptor that was open
+   * while others wrote gets to hear of writes that were lost (fsync(2), NFS close-to-open).
+   */
+  createFile(path: string): Promise<void>;
+  /** Flushes a file made by createFile to stable storage, closes it and returns its length. */
+  syncFile(path: string): Promise<{ readonly bytes: number }>;
+  /** Writes a whole file durably; replaces one that is there in one step. */
+  writeFile(path: string, content: Uint8Array): Promise<void>;
+  /** Reads a whole file of at most `maxBytes`; undefined when there is none. */
+  readFile(path: string, maxBytes: number): Promise<Uint8Array | undefined>;
+  /** A file's length in bytes; undefined when there is none. */
+  fileBytes(path: string): Promise<number | undefined>;
+  /** Whether a folder is there. */
+  hasFolder(path: string): Promise<boolean>;
+  /** Makes a folder's entries durable. */
+  syncFolder(path: string): Promise<void>;
+  /** Renames a folder durably; done already is done. */
+  renameFolder(from: string, to: string): Promise<void>;
+  /** Removes a folder with all in it and returns what that freed; none there is none. */
+  removeFolder(path: string): Promise<{ readonly freedBytes: number }>;
+}
+
+/** More than a file system keeps in the inode itself. */
+const PROBE_BYTES = 65_536;
+
+/** The operations on the directory `root`. */
+export function operationsOn(root: string): Operations {
+  const held = new Map<string, FileHandle>();
+
+  const at = (path: string): string => {
+    const clean = normalize(path);
+    if (clean.startsWith('..') || clean.startsWith(sep))
+      throw new Error(`${path} leads out of the repository`);
+    return join(root, clean);
+  };
+  const syncFolder = async (path: string): Promise<void> => {
+    const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  };
+
+  return {
+    probe: async () => {
+      const path = join(root, `.holdfast-probe-${randomUUID()}`);
+      const file = await open(path, 'wx', 0o600);
+      try {
+        // An empty file can be made on a full file system.
+        await file.writeFile(Buffer.alloc(PROBE_BYTES, 'holdfast'));
+        await file.sync();
+      } finally {
+        await file.close();
+        await unlink(path);
+      }
+      const { bsize, blocks, bavail } = await statfs(root);
+      return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+    },
+    makeFolder: async (path) => {
+      await mkdir(at(path), { recursive: true, mode: 0o700 });
+      await syncFolder(dirname(at(path)));
+    },
+    createFile: async (path) => {
+      held.set(path, await open(at(path), 'wx', 0o600));
+    },
+    syncFile: async (path) => {
+      const file = held.get(path);
+      if (file === undefined) throw new Error(`${path} is not open`);
+      held.delete(path);
+      try {
+        await file.sync();
+        return { bytes: (await file.stat()).size };
+      } finally {
+        await file.close();
+      }
+    },
+    writeFile: async (path, content) => {
+      const temporary = `${at(path)}.${randomUUID()}.tmp`;
+      const file = await open(temporary, 'wx', 0o600);
+      try {
+        await file.writeFile(content);
+        await file.sync();
+      } catch (error) {
+        await unlink(temporary);
+        throw error;
+      } finally {
+        await file.close();
+      }
+      await rename(temporary, at(path));
+      await syncFolder(dirname(at(path)));
+    },
+    readFile: async (path, maxBytes) => {
+      const file = await open(at(path), 'r').catch(ifMissing);
+      if (file === undefined) return undefined;
+      try {
+        if ((await file.stat()).size > maxBytes) throw new Error(`${path} is longer than ${maxBytes} bytes`);
+        return await file.readFile();
+      } finally {
+        await file.close();
+      }
+    },
+    fileBytes: async (path) => (await stat(at(path)).catch(ifMissing))?.size,
+    hasFolder: async (path) => (await stat(at(path)).catch(ifMissing))?.isDirectory() ?? false,
+    syncFolder: (path) => syncFolder(at(path)),
+    renameFolder: async (from, to) => {
+      await rename(at(from), at(to)).catch(async (error: unknown) => {
+        // On NFS a rename whose answer was lost is sent again and then finds nothing: look before deciding.
+        const done =
+          (await stat(at(from)).catch(ifMissing)) === undefined &&
+          (await stat(at(to)).catch(ifMissing)) !== undefined;
+        if (!done) throw error;
+      });
+      await syncFolder(dirname(at(to)));
+    },
+    removeFolder: async (path) => {
+      if (at(path) === at('.')) throw new Error('the repository itself is not removed');
+      const names = await readdir(at(path)).catch(ifMissing);
+      if (names === undefined) return { freedBytes: 0 };
+      const blocks = await Promise.all(names.map(async (name) => (await lstat(join(at(path), name))).blocks));
+      await rm(at(path), { recursive: true });
+      await syncFolder(dirname(at(path)));
+      // stat(2): st_blocks counts 512-byte units, whatever the file system's block size.
+      return { freedBytes: blocks.reduce((sum, count) => sum + count * 512, 0) };
+    },
+  };
+}
+
+function ifMissing(error: unknown): undefined {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  return undefined;
+}

@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Control, Steering } from '../jobs/control.ts';
+import { bytesBefore, totalBytes, type Extent } from '../qemu/extents.ts';
+import type { BlockJob, StorageDaemon } from '../qemu/storageDaemon.ts';
+import type { StageRun } from './context.ts';
+import { finished, progress, type DiskReading } from './copyFigures.ts';
+
+/** One disk of a copy: nodes that are open in the daemon already. */
+export interface CopyDisk {
+  readonly target: string;
+  readonly sourceNode: string;
+  readonly targetNode: string;
+  /** Where the data of the source is. */
+  readonly extents: readonly Extent[];
+  /** The node whose written bytes are the image as it was formed, compressed when that is on. */
+  readonly imageNode: string;
+  /** The node of the file itself. */
+  readonly fileNode: string;
+}
+
+export interface CopyOptions {
+  /**
+   * The block job: `backup` compresses and starts all disks in one transaction; `mirror` alone leaves holes in a raw
+   * file, since backup writes zeroes without BDRV_REQ_MAY_UNMAP, which allocates them.
+   */
+  readonly job: { readonly kind: 'backup'; readonly compress: boolean } | { readonly kind: 'mirror' };
+  /** The stages that this one pass is: blockjob and convert, and encrypt when that is on. */
+  readonly stages: readonly Stage[];
+  /** Looked at all the time; throws when the copy must be given up. */
+  readonly watch: () => Promise<void>;
+  /** Gives a failed job its real reason, or undefined. */
+  readonly explain: (error: string) => Promise<HoldfastError | undefined>;
+}
+
+export interface CopyEnd {
+  /** By target name. */
+  readonly dataBytes: ReadonlyMap<string, number>;
+  /** By stage, all disks together. */
+}
+
+const POLL_MS = 250;
+/** Compression is what takes the time; more requests in flight than cores keep all of them busy (measured: 16). */
+const MAX_WORKERS = 16;
+export const LIMIT_GROUP = 'limit';
+
+/** Adds the throttle group under which all sources are read; a job sets its limit before it begins. Holes cost nothing. */
+export async function addLimit(daemon: StorageDaemon): Promise<void> {
+  await daemon.qmp.execute('object-add', {
+    'qom-type': 'throttle-group',
+    id: LIMIT_GROUP,
+    limits: { 'bps-total': 0 },
+  });
+}
+
+/** One pass over the data of all disks at once: read, compressed, encrypted and written by QEMU. */
+export async function* copy(
+  daemon: StorageDaemon,
+  disks: readonly CopyDisk[],
+  control: Control,
+  options: CopyOptions,
+  now: () => Date,
+): StageRun<CopyEnd> {
+  const startedMs = now().getTime();
+  for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
+  const steering = steeringOf(daemon);
+  const release = await control.steer(steering);
+  try {
+    await startJobs(daemon, disks, options.job);
+    // Only now are there jobs that a pause from before can hold.
+    if (control.paused) await steering.pause();
+    for (;;) {
+      const jobs = await daemon.jobs();
+      const readings = await readDisks(daemon, disks, jobs, options.job.kind, now().getTime() - startedMs);
+      for (const stage of options.stages) yield progress(stage, readings);
+      await failIfFailed(jobs, options);
+      // A mirror that has copied everything waits for this word.
+      for (const job of jobs.filter(({ status }) => status === 'ready')) {
+        await daemon.qmp.execute('job-complete', { id: job.id });
+      }
+      if (jobs.every((job) => job.status === 'concluded')) {
+        for (const job of jobs) await daemon.qmp.execute('job-dismiss', { id: job.id });
+        for (const stage of options.stages) yield finished(stage, readings);
+        return {
+          dataBytes: new Map(disks.map((disk) => [disk.target, totalBytes(disk.extents)])),
+        };
+      }
+      await options.watch();
+      await sleep(POLL_MS, undefined, { signal: control.signal }).catch(() => undefined);
+      control.signal.throwIfAborted();
+    }
+  } finally {
+    release();
+  }
+}
+
+async function startJobs(
+  daemon: StorageDaemon,
+  disks: readonly CopyDisk[],
+  job: CopyOptions['job'],
+): Promise<void> {
+  const common = disks.map((disk) => ({
+    'job-id': `copy-${disk.target}`,
+    device: disk.sourceNode,
+    target: disk.targetNode,
+    sync: 'full',
+    // A job that dismisses itself takes its error with it.
+    'auto-dismiss': false,
+  }));
+  if (job.kind === 'mirror') {
+    for (const data of common) await daemon.qmp.execute('blockdev-mirror', data);
+    return;
+  }
+  const actions = common.map((data) => ({
+    type: 'blockdev-backup',
+    data: { ...data, compress: job.compress, 'x-perf': { 'max-workers': MAX_WORKERS } },
+  }));
+  // One transaction, so that no disk is copied when one cannot be.
+  await daemon.qmp.execute('transaction', { actions });
+}
+
+async function failIfFailed(jobs: readonly BlockJob[], options: CopyOptions): Promise<void> {
+  const failed = jobs.find((job) => job.error !== undefined);
+  if (failed?.error === undefined) return;
+  const disk = failed.id.replace(/^copy-/, '');
+  const reason = await options.explain(failed.error);
+  if (reason !== undefined) throw reason;
+  throw /no space left|quota exceeded/i.test(failed.error)
+    ? new HoldfastError('REPOSITORY_FULL', `There is no space left for the image of disk ${disk}.`)
+    : new HoldfastError('QEMU_FAILED', `Copying disk ${disk} failed: ${failed.error}`, {
+        metadata: { disk },
+      });
+}
+
+function steeringOf(daemon: StorageDaemon): Steering {
+  const all = async (command: string): Promise<void> => {
+    for (const job of await daemon.jobs()) {
+      if (job.status === 'running' || job.status === 'paused')
+        await daemon.qmp.execute(command, { id: job.id });
+    }
+  };
+  return {
+    setLimit: async (bytesPerSecond) => {
+      const limits = { 'bps-total': bytesPerSecond };
+      await daemon.qmp.execute('qom-set', {
+        path: `/objects/${LIMIT_GROUP}`,
+        property: 'limits',
+        value: limits,
+      });
+    },
+    pause: () => all('job-pause'),
+    resume: () => all('job-resume'),
+  };
+}
+
+async function readDisks(
+  daemon: StorageDaemon,
+  disks: readonly CopyDisk[],
+  jobs: readonly BlockJob[],
+  kind: CopyOptions['job']['kind'],
+  elapsedMs: number,
+): Promise<readonly DiskReading[]> {
+  const written = await daemon.writtenBytes();
+  return disks.map((disk) => {
+    const job = jobs.find((candidate) => candidate.id === `copy-${disk.target}`);
+    const processedBytes = job?.progressBytes ?? 0;
+    return {
+      target: disk.target,
+      processedBytes,
+      totalBytes: job?.totalBytes ?? 0,
+      // A backup job counts addresses, a mirror what it has to copy.
+      dataBytes: kind === 'backup' ? bytesBefore(disk.extents, processedBytes) : processedBytes,
+      imageBytes: written.get(disk.imageNode) ?? 0,
+      fileBytes: written.get(disk.fileNode) ?? 0,
+      elapsedMs,
+    };
+  });
+}

@@ -1,0 +1,38 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { QmpError } from '../qemu/qmp.ts';
+import { partialFolder } from '../repository/layout.ts';
+import { closeTarget } from './openTarget.ts';
+import type { Prepared } from './prepare.ts';
+
+/**
+ * Makes the files complete and durable: a finished job is not yet a complete file.
+ *
+ * @returns the lengths of the image files by target name.
+ * @throws HoldfastError REPOSITORY_FULL, REPOSITORY_FAILED when something that was written did not reach the repository.
+ */
+export async function finishImages(prepared: Prepared): Promise<ReadonlyMap<string, number>> {
+  const { repository, daemon, layout } = prepared;
+  const folder = partialFolder(prepared.folder);
+  for (const disk of prepared.disks) {
+    await closeTarget(daemon, {
+      ...disk,
+      layout,
+      path: repository.pathOf(`${folder}/${disk.file}`),
+    }).catch((error: unknown) => {
+      if (!(error instanceof QmpError)) throw error;
+      throw new HoldfastError(
+        /no space left|quota exceeded/i.test(error.description) ? 'REPOSITORY_FULL' : 'REPOSITORY_FAILED',
+        `The image of disk ${disk.disk.target} could not be completed on repository ${repository.name}: ` +
+          error.description,
+        { cause: error },
+      );
+    });
+  }
+  await daemon.quit();
+  await prepared.daemonStop.forget();
+  const bytes = new Map<string, number>();
+  for (const disk of prepared.disks) {
+    bytes.set(disk.disk.target, (await repository.syncFile(`${folder}/${disk.file}`)).bytes);
+  }
+  return bytes;
+}

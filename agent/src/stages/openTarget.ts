@@ -1,0 +1,69 @@
+import { truncate } from 'node:fs/promises';
+import { creationSteps, nodesTopDown, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
+import type { StorageDaemon } from '../qemu/storageDaemon.ts';
+
+export interface Target {
+  readonly nodes: TargetNodes;
+  readonly layout: ImageLayout;
+  readonly virtualSizeBytes: number;
+  /** The absolute path of the file, which is there and empty. */
+  readonly path: string;
+}
+
+/** Makes an empty image in a target's file and leaves it open for writing. */
+export async function openTarget(daemon: StorageDaemon, target: Target, signal: AbortSignal): Promise<void> {
+  const { nodes } = target;
+  await daemon.qmp.execute('blockdev-add', {
+    driver: 'file',
+    filename: target.path,
+    'node-name': nodes.file,
+  });
+  for (const [index, step] of creationSteps(target.layout, nodes, target.virtualSizeBytes).entries()) {
+    await daemon.create(`create-${nodes.image}-${index}`, step.create, signal);
+    await daemon.qmp.execute('blockdev-add', step.thenOpen);
+  }
+}
+
+/**
+ * Closes an image that was written. Metadata is still in QEMU's memory when a job has concluded, and blockdev-del hides
+ * the error of writing it out; reopening read-only does not.
+ *
+ * @throws QmpError when the last writes failed.
+ */
+export async function closeTarget(daemon: StorageDaemon, target: Target): Promise<void> {
+  const { nodes, layout } = target;
+  const options = [
+    ...creationSteps(layout, nodes, target.virtualSizeBytes)
+      .map((step) => step.thenOpen)
+      .reverse(),
+    { driver: 'file', filename: target.path, 'node-name': nodes.file },
+  ];
+  for (const option of options) {
+    await daemon.qmp.execute('blockdev-reopen', { options: [{ ...option, 'read-only': true }] });
+  }
+  for (const node of nodesTopDown(layout, nodes))
+    await daemon.qmp.execute('blockdev-del', { 'node-name': node });
+}
+
+/** Opens a raw file for writing, with a hole of the disk's size in it. */
+export async function openRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
+  await truncate(target.path, target.virtualSizeBytes);
+  for (const options of rawOptions(target)) await daemon.qmp.execute('blockdev-add', options);
+}
+
+/** Closes a raw file that was written, with the error of its last writes. */
+export async function closeRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
+  for (const options of rawOptions(target).reverse()) {
+    await daemon.qmp.execute('blockdev-reopen', { options: [{ ...options, 'read-only': true }] });
+  }
+  for (const node of [target.nodes.image, target.nodes.file]) {
+    await daemon.qmp.execute('blockdev-del', { 'node-name': node });
+  }
+}
+
+function rawOptions({ nodes, path }: Target): object[] {
+  return [
+    { driver: 'file', filename: path, 'node-name': nodes.file, discard: 'unmap' },
+    { driver: 'raw', file: nodes.file, 'node-name': nodes.image, discard: 'unmap', 'detect-zeroes': 'unmap' },
+  ];
+}

@@ -1,0 +1,130 @@
+import { Encrypter, identityToRecipient } from 'age-encryption';
+import type { Secret } from '@holdfast/common/secret.ts';
+import { version } from '@holdfast/common/version.ts';
+import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import type { JobEvent } from '../jobs/eventLog.ts';
+import { layoutName } from '../qemu/layout.ts';
+import {
+  DOMAIN_XML_FILE,
+  ENCRYPTED_DOMAIN_XML_FILE,
+  MAC_FILE,
+  MANIFEST_FILE,
+  partialFolder,
+  WRAPPED_KEY_FILE,
+} from '../repository/layout.ts';
+import { encodeManifest, MANIFEST_VERSION, manifestMac, sha256 } from '../repository/manifestFile.ts';
+import { toolVersions } from '../qemu/versions.ts';
+import { stageName, type JobContext, type StageEnd } from './context.ts';
+import type { Prepared } from './prepare.ts';
+import type { Snapshot } from './quiesce.ts';
+
+/** What the manifest says beyond what prepare and the snapshot know. */
+export interface Written {
+  /** By target name. */
+  readonly dataBytes: ReadonlyMap<string, number>;
+  readonly storedBytes: ReadonlyMap<string, number>;
+  readonly checked: boolean;
+}
+
+/** Writes what belongs beside the images, then makes the backup visible, whole, by one rename. */
+export async function* publish(
+  context: JobContext,
+  start: TakeBackupStart,
+  prepared: Prepared,
+  snapshot: Snapshot,
+  written: Written,
+): AsyncGenerator<JobEvent, StageEnd<BackupResult>, undefined> {
+  const { repository, key } = prepared;
+  const partial = partialFolder(prepared.folder);
+  const xml =
+    key === undefined ? Buffer.from(prepared.persistentXml) : await encrypted(prepared.persistentXml, key);
+  const xmlFile = key === undefined ? DOMAIN_XML_FILE : ENCRYPTED_DOMAIN_XML_FILE;
+  await repository.writeFile(`${partial}/${xmlFile}`, xml);
+
+  const manifest: Manifest = {
+    ...describe(context, start, prepared, snapshot, written),
+    domainXmlFile: xmlFile,
+    domainXmlSha256: sha256(xml),
+    toolVersions: { holdfast: version, ...(await toolVersions(context.virsh)) },
+  };
+  const bytes = encodeManifest(manifest);
+  if (key !== undefined && start.key !== undefined) {
+    await repository.writeFile(`${partial}/${WRAPPED_KEY_FILE}`, start.key.wrappedKey);
+    await repository.writeFile(`${partial}/${MAC_FILE}`, Buffer.from(`${manifestMac(bytes, key)}\n`));
+  }
+  await repository.writeFile(`${partial}/${MANIFEST_FILE}`, bytes);
+  await repository.syncFolder(partial);
+
+  const manifestSha256 = sha256(bytes);
+  // Whoever finds this entry after a crash looks whether the rename happened, and only then decides.
+  await context.journal.append({
+    kind: 'publishing',
+    repository: {
+      name: repository.name,
+      type: start.repository?.type ?? 0,
+      path: start.repository?.path ?? '',
+    },
+    folder: prepared.folder,
+    manifestSha256,
+  });
+  context.control.signal.throwIfAborted();
+  await repository.renameFolder(partial, prepared.folder);
+  await prepared.partial.forget();
+  yield* [];
+  return { result: { path: prepared.folder, manifest, manifestSha256 } };
+}
+
+function describe(
+  context: JobContext,
+  start: TakeBackupStart,
+  prepared: Prepared,
+  snapshot: Snapshot,
+  written: Written,
+): Omit<Manifest, 'domainXmlFile' | 'domainXmlSha256' | 'toolVersions'> {
+  const { layout } = prepared;
+  const { figures, warnings } = context.summary();
+  return {
+    version: MANIFEST_VERSION,
+    backupId: start.backupId,
+    snapshotTime: snapshot.time,
+    zone: context.header.zone,
+    host: context.hostName,
+    domainUuid: prepared.domain.uuid,
+    domainName: prepared.domain.name,
+    domainRunning: prepared.running,
+    disks: prepared.disks.map(({ disk, file, virtualSizeBytes }) => ({
+      target: disk.target,
+      source: disk.source,
+      sourceFormat: disk.format,
+      sourceEncrypted: disk.encryption !== undefined,
+      virtualSizeBytes: BigInt(virtualSizeBytes),
+      dataBytes: BigInt(written.dataBytes.get(disk.target) ?? 0),
+      file,
+      layout: layoutName(layout),
+      storedBytes: BigInt(written.storedBytes.get(disk.target) ?? 0),
+      compression: layout.compression,
+    })),
+    excludedDisks: prepared.excluded,
+    consistency: snapshot.consistency,
+    encryption:
+      start.key === undefined
+        ? undefined
+        : { keyId: start.key.keyId, wrappedKeyFile: WRAPPED_KEY_FILE, macFile: MAC_FILE },
+    stages: [...figures].map(([stage, { elapsedMs, inputBytes, outputBytes }]) => ({
+      stage: stageName(stage),
+      elapsedMs,
+      inputBytes,
+      outputBytes,
+    })),
+    warnings,
+    checked: written.checked,
+  };
+}
+
+async function encrypted(text: string, key: Secret): Promise<Uint8Array> {
+  const encrypter = new Encrypter();
+  encrypter.addRecipient(await identityToRecipient(key.reveal()));
+  return encrypter.encrypt(text);
+}

@@ -1,0 +1,139 @@
+import type { Backup, LastVerification } from '@holdfast/proto/holdfast/v1/backup.ts';
+import type {
+  Consistency,
+  ExcludedDisk,
+  Manifest,
+  ManifestDisk,
+  ManifestStage,
+} from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { formatBytes } from '../format/bytes.ts';
+import { formatDuration, formatTime } from '../format/duration.ts';
+import { pairs, table } from '../format/table.ts';
+import { safe } from '../format/text.ts';
+
+/** A backup on a page for people. */
+export function backupPage(backup: Backup): string[] {
+  const { manifest } = backup;
+  return [
+    ...pairs([
+      ['Backup', backup.id],
+      ['Domain', `${backup.domainName} (${backup.domainUuid})`],
+      ['Zone', backup.zone],
+      ['Host', backup.host],
+      ['Repository', backup.repository],
+      ['Path', backup.path],
+      ['Taken', formatTime(backup.snapshotTime)],
+      ['Data', formatBytes(backup.dataBytes)],
+      ['Stored', `${formatBytes(backup.storedBytes)}${ratioOf(backup)}`],
+      ['Compressed', yesNo(backup.compressed)],
+      ['Encrypted', encryption(backup)],
+      ['Verified', verification(backup.lastVerification)],
+      ...(manifest === undefined ? [] : manifestPairs(manifest)),
+    ]),
+    ...(manifest === undefined ? [] : manifestTables(manifest)),
+  ];
+}
+
+function manifestPairs(manifest: Manifest): (readonly [string, string])[] {
+  return [
+    ['Running', yesNo(manifest.domainRunning)],
+    ['Quiesced', consistency(manifest.consistency)],
+    ['Checked', yesNo(manifest.checked)],
+    [
+      'Made by',
+      Object.entries(manifest.toolVersions)
+        .map(([tool, version]) => `${tool} ${version}`)
+        .join(', '),
+    ],
+  ];
+}
+
+function manifestTables(manifest: Manifest): string[] {
+  return [
+    ...section('Disks', diskTable(manifest.disks)),
+    ...(manifest.excludedDisks.length > 0 ? section('Left out', excludedTable(manifest.excludedDisks)) : []),
+    ...section('Stages', stageTable(manifest.stages)),
+    ...(manifest.warnings.length > 0 ? section('Warnings', manifest.warnings.map(safe)) : []),
+  ];
+}
+
+function section(title: string, lines: readonly string[]): string[] {
+  return ['', `${title}:`, ...lines.map((line) => `  ${line}`)];
+}
+
+function diskTable(disks: readonly ManifestDisk[]): string[] {
+  return table(
+    [
+      { title: 'DISK' },
+      { title: 'SIZE', align: 'right' },
+      { title: 'DATA', align: 'right' },
+      { title: 'STORED', align: 'right' },
+      { title: 'LAYOUT' },
+      { title: 'COMPRESSION' },
+      { title: 'FILE' },
+      { title: 'SOURCE' },
+    ],
+    disks.map((disk) => [
+      disk.target,
+      formatBytes(disk.virtualSizeBytes),
+      formatBytes(disk.dataBytes),
+      formatBytes(disk.storedBytes),
+      disk.layout,
+      disk.compression || 'none',
+      disk.file,
+      `${disk.source} (${disk.sourceFormat}${disk.sourceEncrypted ? ', encrypted' : ''})`,
+    ]),
+  );
+}
+
+function excludedTable(disks: readonly ExcludedDisk[]): string[] {
+  return table(
+    [{ title: 'DISK' }, { title: 'DEVICE' }, { title: 'REASON' }, { title: 'WHY' }],
+    disks.map((disk) => [disk.target, disk.device, disk.reason, disk.message]),
+  );
+}
+
+function stageTable(stages: readonly ManifestStage[]): string[] {
+  return table(
+    [
+      { title: 'STAGE' },
+      { title: 'TIME', align: 'right' },
+      { title: 'IN', align: 'right' },
+      { title: 'OUT', align: 'right' },
+    ],
+    stages.map((stage) => [
+      stage.stage,
+      formatDuration(stage.elapsedMs),
+      stage.inputBytes > 0n ? formatBytes(stage.inputBytes) : '-',
+      stage.outputBytes > 0n ? formatBytes(stage.outputBytes) : '-',
+    ]),
+  );
+}
+
+function ratioOf({ dataBytes, storedBytes }: Backup): string {
+  return dataBytes > 0n && storedBytes > 0n
+    ? ` (ratio ${(Number(dataBytes) / Number(storedBytes)).toFixed(2)})`
+    : '';
+}
+
+function encryption({ encrypted, manifest }: Backup): string {
+  const keyId = manifest?.encryption?.keyId;
+  return encrypted && keyId !== undefined ? `yes, key ${keyId}` : yesNo(encrypted);
+}
+
+function verification(last: LastVerification | undefined): string {
+  if (last === undefined) return 'never';
+  const words = last.intact ? 'intact' : `DAMAGED: ${last.message}`;
+  return `${formatTime(last.time)}, level ${last.level}, ${words}`;
+}
+
+function consistency(value: Consistency | undefined): string {
+  if (value === undefined) return 'unknown';
+  const frozen = value.frozenMs > 0n ? `, frozen for ${formatDuration(value.frozenMs)}` : '';
+  const why = value.message === '' ? '' : `: ${value.message}`;
+  return `${yesNo(value.quiesced)} (asked: ${value.requested || 'off'}${frozen})${why}`;
+}
+
+function yesNo(value: boolean): string {
+  return value ? 'yes' : 'no';
+}

@@ -1,0 +1,98 @@
+import { status } from '@grpc/grpc-js';
+
+/**
+ * Every reason that an error of Holdfast can carry in its google.rpc.ErrorInfo, with the gRPC code that goes with it.
+ * A reason is for programs and never changes its meaning; the message beside it is for people.
+ */
+export const reasons = {
+  /** A field of the request is missing or malformed. */
+  INVALID_REQUEST: status.INVALID_ARGUMENT,
+  /** A name of a zone, host or repository has characters that names cannot have. */
+  NAME_INVALID: status.INVALID_ARGUMENT,
+  /** No setting has this key. */
+  SETTING_UNKNOWN: status.INVALID_ARGUMENT,
+  /** The value is not of the setting's type or outside its range. */
+  SETTING_INVALID: status.INVALID_ARGUMENT,
+  /** The passphrase does not open the zone's key, or the key does not open the backup. */
+  KEY_WRONG: status.INVALID_ARGUMENT,
+  ZONE_NOT_FOUND: status.NOT_FOUND,
+  HOST_NOT_FOUND: status.NOT_FOUND,
+  REPOSITORY_NOT_FOUND: status.NOT_FOUND,
+  BACKUP_NOT_FOUND: status.NOT_FOUND,
+  OPERATION_NOT_FOUND: status.NOT_FOUND,
+  /** No host that was asked knows the domain. */
+  DOMAIN_NOT_FOUND: status.NOT_FOUND,
+  /** The domain or the backup has no disk with this target name. */
+  DISK_NOT_FOUND: status.NOT_FOUND,
+  /** The agent knows no such job. */
+  JOB_NOT_FOUND: status.NOT_FOUND,
+  ZONE_EXISTS: status.ALREADY_EXISTS,
+  HOST_EXISTS: status.ALREADY_EXISTS,
+  REPOSITORY_EXISTS: status.ALREADY_EXISTS,
+  /** A file that a restore would make is there already. */
+  TARGET_EXISTS: status.ALREADY_EXISTS,
+  /** The parts of the request belong to different zones. */
+  ZONE_MISMATCH: status.FAILED_PRECONDITION,
+  /** The domain's state (paused, crashed, ...) does not allow a backup. */
+  DOMAIN_STATE: status.FAILED_PRECONDITION,
+  /** The domain has no disk that can be backed up. */
+  NO_DISKS: status.FAILED_PRECONDITION,
+  /** A disk's kind of source or format cannot be read. */
+  DISK_UNSUPPORTED: status.FAILED_PRECONDITION,
+  /** A source volume is encrypted and the backup would not be. */
+  SOURCE_ENCRYPTED: status.FAILED_PRECONDITION,
+  /** Encryption is on and there is no passphrase. */
+  PASSPHRASE_MISSING: status.FAILED_PRECONDITION,
+  /** The repository's directory is not there, not a directory or not writable. */
+  REPOSITORY_UNUSABLE: status.FAILED_PRECONDITION,
+  /** The directory for a restore is not there, not a directory or not writable. */
+  DIRECTORY_UNUSABLE: status.FAILED_PRECONDITION,
+  /** A quiesced backup was required and the guest could not be quiesced. */
+  QUIESCE_FAILED: status.FAILED_PRECONDITION,
+  /** Something still refers to what shall be removed. */
+  IN_USE: status.FAILED_PRECONDITION,
+  /** What lies in the state directory cannot be used: by this version, with this key, or at all. */
+  STATE_UNUSABLE: status.FAILED_PRECONDITION,
+  /** The operation cannot be steered in this state. */
+  OPERATION_STATE: status.FAILED_PRECONDITION,
+  /** The command comes from a controller that was replaced. */
+  STALE_EPOCH: status.FAILED_PRECONDITION,
+  /** A backup of the domain is already running. */
+  DOMAIN_BUSY: status.ABORTED,
+  /** The stopped domain was started while its images were read. */
+  DOMAIN_STARTED: status.ABORTED,
+  /** The domain stopped, or its QEMU died, in the middle of the backup. */
+  DOMAIN_STOPPED: status.ABORTED,
+  /** The process that worked on the job died; what it had made was removed. */
+  RUNNER_DIED: status.ABORTED,
+  /** There is no space left on the repository. */
+  REPOSITORY_FULL: status.RESOURCE_EXHAUSTED,
+  /** There is not enough local scratch space to keep the guest's writes safe. */
+  SCRATCH_FULL: status.RESOURCE_EXHAUSTED,
+  /** The images did not pass the check, and were not published. */
+  CHECK_FAILED: status.DATA_LOSS,
+  /** The backup is not as it was published. */
+  BACKUP_DAMAGED: status.DATA_LOSS,
+  /** Reading from or writing to the repository failed. */
+  REPOSITORY_FAILED: status.UNAVAILABLE,
+  /** The repository did not answer in time. */
+  REPOSITORY_STALLED: status.UNAVAILABLE,
+  AGENT_UNREACHABLE: status.UNAVAILABLE,
+  /** libvirt refused or did not answer. */
+  LIBVIRT_FAILED: status.UNAVAILABLE,
+  /** QEMU's tools refused or died. */
+  QEMU_FAILED: status.UNAVAILABLE,
+  /** The operation was cancelled on request. */
+  CANCELLED: status.CANCELLED,
+  /** The service is stopping; the work goes on elsewhere. */
+  SHUTTING_DOWN: status.UNAVAILABLE,
+  /** A bug of Holdfast. The log of the service has the stack. */
+  INTERNAL: status.INTERNAL,
+} as const satisfies Record<string, status>;
+
+export type Reason = keyof typeof reasons;
+
+/** Whether a text is one of the reasons above. */
+export function isReason(text: string): text is Reason {
+  return Object.hasOwn(reasons, text);
+}

@@ -1,0 +1,127 @@
+import { SettingType } from '@holdfast/proto/holdfast/v1/setting.ts';
+import { HoldfastError } from './errors.ts';
+
+/** What is known of a setting before anyone sets it. */
+export interface SettingDefinition {
+  readonly type: SettingType;
+  readonly defaultValue: string;
+  readonly description: string;
+  /** The values that are allowed, when they can be listed. */
+  readonly values?: readonly string[];
+  /** For whole numbers, both ends included. */
+  readonly range?: readonly [min: number, max: number];
+}
+
+/** A MiB/s limit above this (1 TiB/s) is a typing error. */
+export const MAX_BANDWIDTH_MIBPS = 1_048_576;
+
+/** Longer than any passphrase that a person keeps; a limit so that a request stays small. */
+const MAX_PASSPHRASE_BYTES = 1_024;
+
+/** Every setting, by its key. With all at their defaults a backup is a plain qcow2. */
+export const settingDefinitions = {
+  'nas.backup.compression.enabled': {
+    type: SettingType.SETTING_TYPE_BOOLEAN,
+    defaultValue: 'false',
+    description: 'Compress the images inside the qcow2.',
+  },
+  'nas.backup.compression.algorithm': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'zstd',
+    values: ['zstd', 'zlib'],
+    description: 'How to compress: zstd, or zlib for readers older than QEMU 5.1.',
+  },
+  'nas.backup.encryption.enabled': {
+    type: SettingType.SETTING_TYPE_BOOLEAN,
+    defaultValue: 'false',
+    description: 'Encrypt the images with LUKS; nothing unencrypted touches the repository.',
+  },
+  'nas.backup.encryption.passphrase': {
+    type: SettingType.SETTING_TYPE_SECURE_STRING,
+    defaultValue: '',
+    description:
+      "Opens the zone's key, and with it every encrypted backup of the zone. Can be set, never read.",
+  },
+  'nas.backup.bandwidth.limit.mbps': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '0',
+    range: [0, MAX_BANDWIDTH_MIBPS],
+    description: 'MiB of source data a second for one backup, all its disks together; 0 is unlimited.',
+  },
+  'nas.backup.integrity.check': {
+    type: SettingType.SETTING_TYPE_BOOLEAN,
+    defaultValue: 'false',
+    description: 'Check the images with qemu-img before they are published; a failed check is not published.',
+  },
+  'nas.backup.quiesce': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'off',
+    values: ['off', 'best-effort', 'required'],
+    description: "Freeze the guest's file systems around the snapshot, through the guest agent.",
+  },
+} as const satisfies Record<string, SettingDefinition>;
+
+export type SettingKey = keyof typeof settingDefinitions;
+
+export const settingKeys = Object.keys(settingDefinitions) as readonly SettingKey[];
+
+/** Whether a text is the key of a setting. */
+export function isSettingKey(text: string): text is SettingKey {
+  return Object.hasOwn(settingDefinitions, text);
+}
+
+/**
+ * The value in the one form in which it is stored (`true`, `40`), or an error that names the key and the reason and,
+ * for a secure one, not the value.
+ *
+ * @throws HoldfastError SETTING_UNKNOWN, SETTING_INVALID
+ */
+export function parseSetting(
+  key: string,
+  value: string,
+): { readonly key: SettingKey; readonly value: string } {
+  if (!isSettingKey(key)) {
+    throw new HoldfastError(
+      'SETTING_UNKNOWN',
+      `There is no setting ${JSON.stringify(key)}. The settings are ${settingKeys.join(', ')}.`,
+    );
+  }
+  const definition: SettingDefinition = settingDefinitions[key];
+  const refuse = (expected: string): HoldfastError =>
+    new HoldfastError('SETTING_INVALID', `${key} must be ${expected}, not ${JSON.stringify(value)}.`, {
+      metadata: { key },
+    });
+  switch (definition.type) {
+    case SettingType.SETTING_TYPE_BOOLEAN: {
+      const lower = value.toLowerCase();
+      if (lower !== 'true' && lower !== 'false') throw refuse('true or false');
+      return { key, value: lower };
+    }
+    case SettingType.SETTING_TYPE_INTEGER: {
+      const [min, max] = definition.range ?? [0, Number.MAX_SAFE_INTEGER];
+      if (!/^-?\d{1,15}$/.test(value) || Number(value) < min || Number(value) > max) {
+        throw refuse(`a whole number from ${min} to ${max}`);
+      }
+      return { key, value: String(Number(value)) };
+    }
+    case SettingType.SETTING_TYPE_SECURE_STRING: {
+      if (
+        Buffer.byteLength(value) > MAX_PASSPHRASE_BYTES ||
+        !value.isWellFormed() ||
+        /[\0\n\r]/.test(value)
+      ) {
+        throw new HoldfastError(
+          'SETTING_INVALID',
+          `${key} must be one line of at most ${MAX_PASSPHRASE_BYTES} bytes.`,
+          { metadata: { key } },
+        );
+      }
+      return { key, value };
+    }
+    default: {
+      if (definition.values?.includes(value) === false)
+        throw refuse(`one of ${definition.values.join(', ')}`);
+      return { key, value };
+    }
+  }
+}

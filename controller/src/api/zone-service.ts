@@ -1,0 +1,28 @@
+import { unary } from '@holdfast/common/call.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import type { Service } from '@holdfast/common/server.ts';
+import { ZoneServiceService, type ZoneServiceServer } from '@holdfast/proto/holdfast/v1/zone.ts';
+import { describeSettings } from '../zones/resolve.ts';
+import type { Settings } from '../zones/settings.ts';
+import type { Zones } from '../zones/zones.ts';
+
+export function zoneService(parts: { zones: Zones; settings: Settings; logger: Logger }): Service {
+  const { zones, settings, logger } = parts;
+  const implementation: ZoneServiceServer = {
+    createZone: unary(logger, async ({ name }, { logger: log }) => {
+      const zone = await zones.create(name);
+      log.info('zone created', { zone: zone.name });
+      return { zone };
+    }),
+    listZones: unary(logger, async () => ({ zones: await zones.list() })),
+    setSettings: unary(logger, async ({ zone, values, clear }, { logger: log }) => {
+      const resolved = await settings.change(zone, values, clear);
+      log.info('settings changed', { zone, set: Object.keys(values), clear });
+      return { settings: describeSettings(resolved) };
+    }),
+    getSettings: unary(logger, async ({ zone }) => ({
+      settings: describeSettings(await settings.resolve(zone)),
+    })),
+  };
+  return { name: 'holdfast.v1.ZoneService', definition: ZoneServiceService, implementation };
+}

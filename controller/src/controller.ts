@@ -1,0 +1,114 @@
+import type { Address } from '@holdfast/common/address.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import type { Secret } from '@holdfast/common/secret.ts';
+import { serve, type RunningServer, type Service } from '@holdfast/common/server.ts';
+import { backupService } from './api/backup-service.ts';
+import { hostService } from './api/host-service.ts';
+import { keyService } from './api/key-service.ts';
+import { operationService } from './api/operation-service.ts';
+import { repositoryService } from './api/repository-service.ts';
+import { zoneService } from './api/zone-service.ts';
+import { createCatalog } from './catalog/backups.ts';
+import { createAgents } from './fleet/agents.ts';
+import { createHosts } from './fleet/hosts.ts';
+import { createRepositories } from './fleet/repositories.ts';
+import { createKeys, DEFAULT_SCRYPT_WORK_FACTOR } from './keys/keys.ts';
+import { createDrivers } from './operations/drivers.ts';
+import { createJournal } from './operations/journal.ts';
+import { createLive } from './operations/live.ts';
+import { createSubmit } from './operations/submit.ts';
+import { openStore } from './store/store.ts';
+import { createSettings } from './zones/settings.ts';
+import { createZones } from './zones/zones.ts';
+
+export interface ControllerOptions {
+  /** Where to listen: one or more unix sockets or loopback ports. */
+  readonly listen: readonly Address[];
+  /** Where the state lies; made when it is not there. */
+  readonly stateDirectory: string;
+  /** 32 bytes in hexadecimal, under which everything secret in the state is sealed. */
+  readonly masterKey: Secret;
+  readonly logger: Logger;
+  readonly now?: () => Date;
+  /** Base-2 logarithm of scrypt's cost for what lies under a passphrase; age's 18 when left out. */
+  readonly scryptWorkFactor?: number;
+}
+
+export interface RunningController {
+  /** Where it listens, with the real port where 0 was asked for. */
+  readonly addresses: readonly Address[];
+  /** Stops: watchers are told, agents keep their jobs, the state is closed. May be called twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a controller, and takes up again what the one before it left running.
+ *
+ * @throws HoldfastError IN_USE when another controller has the state directory or an address, STATE_UNUSABLE for a newer
+ *   schema or another master key, INVALID_REQUEST for an address that other machines could reach
+ */
+export async function startController(options: ControllerOptions): Promise<RunningController> {
+  const { logger, now = () => new Date() } = options;
+  const store = await openStore(options.stateDirectory, options.masterKey);
+  const agents = createAgents();
+  const stop = new AbortController();
+
+  const zones = createZones({ store, now });
+  const settings = createSettings({ store, zones });
+  const hosts = createHosts({ store, zones, agents, now });
+  const repositories = createRepositories({ store, zones, hosts, agents, now });
+  const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;
+  const keys = createKeys({ store, now, scryptWorkFactor });
+  const catalog = createCatalog({ store });
+  const live = createLive();
+  const journal = createJournal({ store, live });
+  const { fencingEpoch } = store;
+  const drivers = createDrivers({ journal, hosts, agents, keys, fencingEpoch, now, logger });
+  const submit = createSubmit({ store, drivers, now });
+
+  const fleet = { zones, settings, hosts, agents, repositories };
+  const services = [
+    backupService({ store, ...fleet, keys, catalog, submit, logger }),
+    operationService({ journal, live, drivers, now, stopping: stop.signal, logger }),
+    zoneService({ zones, settings, logger }),
+    hostService({ hosts, logger }),
+    repositoryService({ repositories, logger }),
+    keyService({ keys, zones, logger }),
+  ];
+
+  let servers: readonly RunningServer[] = [];
+  const close = async (): Promise<void> => {
+    stop.abort();
+    await Promise.all(servers.map((server) => server.close()));
+    const drained = drivers.close();
+    // Ends what drivers wait for at agents.
+    agents.close();
+    await drained;
+    await store.close();
+  };
+  try {
+    servers = await serveAll(options.listen, services, logger);
+    await drivers.driveAll();
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  logger.info('controller started', { epoch: fencingEpoch, stateDirectory: options.stateDirectory });
+  let closing: Promise<void> | undefined;
+  return { addresses: servers.map((server) => server.address), close: () => (closing ??= close()) };
+}
+
+async function serveAll(
+  addresses: readonly Address[],
+  services: readonly Service[],
+  logger: Logger,
+): Promise<RunningServer[]> {
+  const servers: RunningServer[] = [];
+  try {
+    for (const address of addresses) servers.push(await serve(address, services, logger));
+    return servers;
+  } catch (error) {
+    await Promise.all(servers.map((server) => server.close()));
+    throw error;
+  }
+}

@@ -1,0 +1,119 @@
+import { parseAddress } from '@holdfast/common/address.ts';
+import { callUnary, connectTo } from '@holdfast/common/client.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import {
+  AgentServiceClient,
+  type DeleteBackupRequest,
+  type DeleteBackupResponse,
+  type GetHostResponse,
+  type GetRepositoryStatsRequest,
+  type GetRepositoryStatsResponse,
+  type ListJobsResponse,
+} from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+/** An agent that is asked a question answers within this, or counts as unreachable. libvirt is behind it. */
+const ASK_DEADLINE_MS = 15 * SECOND;
+/** Long, since unlinking large files on a NAS takes its time; an agent that is gone is noticed by keepalive. */
+const DELETE_DEADLINE_MS = 30 * MINUTE;
+
+/** A host whose agent is to be called. */
+export interface AgentPlace {
+  readonly name: string;
+  readonly address: string;
+}
+
+/** The channels to agents, one for each address. Every call throws HoldfastError AGENT_UNREACHABLE that names the host. */
+export interface Agents {
+  /** The client, for streams. */
+  client(place: AgentPlace): AgentServiceClient;
+  /** Waits until the agent can be called. */
+  ready(place: AgentPlace, deadlineMs: number): Promise<void>;
+  /** Who the agent is, with one domain or, without its name, all. */
+  getHost(place: AgentPlace, domain: string, correlationId: string): Promise<GetHostResponse>;
+  getRepositoryStats(
+    place: AgentPlace,
+    request: GetRepositoryStatsRequest,
+    correlationId: string,
+  ): Promise<GetRepositoryStatsResponse>;
+  deleteBackup(
+    place: AgentPlace,
+    request: DeleteBackupRequest,
+    correlationId: string,
+  ): Promise<DeleteBackupResponse>;
+  listJobs(place: AgentPlace, correlationId: string): Promise<ListJobsResponse>;
+  /** Closes the channel to an address; the next call opens another. */
+  forget(address: string): void;
+  close(): void;
+}
+
+export function createAgents(): Agents {
+  const clients = new Map<string, AgentServiceClient>();
+  const client = (place: AgentPlace): AgentServiceClient => {
+    let found = clients.get(place.address);
+    if (found === undefined) {
+      found = connectTo(AgentServiceClient, parseAddress(place.address));
+      clients.set(place.address, found);
+    }
+    return found;
+  };
+  return {
+    client,
+    ready: (place, deadlineMs) =>
+      new Promise((resolve, reject) => {
+        client(place).waitForReady(new Date(Date.now() + deadlineMs), (error) => {
+          if (error === undefined) resolve();
+          else reject(unreachable(place, error));
+        });
+      }),
+    getHost: async (place, domain, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
+      return await naming(place, callUnary(agent.getHost.bind(agent), { domain }, options));
+    },
+    getRepositoryStats: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
+      return await naming(place, callUnary(agent.getRepositoryStats.bind(agent), request, options));
+    },
+    deleteBackup: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
+      return await naming(place, callUnary(agent.deleteBackup.bind(agent), request, options));
+    },
+    listJobs: async (place, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
+      return await naming(place, callUnary(agent.listJobs.bind(agent), {}, options));
+    },
+    forget: (address) => {
+      clients.get(address)?.close();
+      clients.delete(address);
+    },
+    close: () => {
+      for (const each of clients.values()) each.close();
+      clients.clear();
+    },
+  };
+}
+
+/** gRPC's own words for a dead peer do not say which host it was. */
+async function naming<Response>(place: AgentPlace, answer: Promise<Response>): Promise<Response> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE')
+      throw unreachable(place, error);
+    throw error;
+  }
+}
+
+function unreachable(place: AgentPlace, cause: Error): HoldfastError {
+  return new HoldfastError(
+    'AGENT_UNREACHABLE',
+    `The agent of host ${place.name} at ${place.address} does not answer: ${cause.message}`,
+    { metadata: { host: place.name }, cause },
+  );
+}

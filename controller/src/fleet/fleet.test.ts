@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { grpcTarget } from '@holdfast/common/address.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { happening, type FakeAgent } from '../testing/fake-agent.ts';
+import { TEST_DEADLINE_MS, ask, jobOf, refused, startLab, takeBackup, type Lab } from '../testing/lab.ts';
+
+describe('hosts and repositories', function () {
+  this.timeout(TEST_DEADLINE_MS);
+  let lab: Lab;
+  let agent: FakeAgent;
+  beforeEach(async () => {
+    lab = await startLab();
+    agent = await lab.furnish();
+    await ask(lab.clients.zones.createZone.bind(lab.clients.zones), { name: 'z2' });
+  });
+  afterEach(() => lab.close());
+
+  const addHost = (zone: string, name: string, address: string) =>
+    ask(lab.clients.hosts.addHost.bind(lab.clients.hosts), { zone, name, address });
+  const addRepository = (zone: string, name: string, path: string) =>
+    ask(lab.clients.repositories.addRepository.bind(lab.clients.repositories), { zone, name, type: 1, path });
+
+  it('asks an agent who it is, and refuses one of another zone', async () => {
+    const stranger = await lab.startAgent('h9', 'z9');
+    await refused(addHost('z2', '', grpcTarget(stranger.address)), 'ZONE_MISMATCH');
+    await refused(addHost('z3', '', grpcTarget(stranger.address)), 'ZONE_NOT_FOUND');
+    const { hosts } = lab.clients;
+    const { host, toolVersions, domains } = await ask(hosts.getHost.bind(hosts), { name: 'h1' });
+    assert.equal(host?.zone, 'z1');
+    assert.deepEqual(toolVersions, { qemu: '7.2.22' });
+    assert.deepEqual(
+      domains.map((domain) => domain.name),
+      ['vm'],
+    );
+  });
+
+  it('refuses hosts that are known, silent, remote or badly named', async () => {
+    await refused(addHost('z1', 'other', grpcTarget(agent.address)), 'HOST_EXISTS');
+    await refused(addHost('z1', 'h2', 'unix:///nowhere/at/all.sock'), 'AGENT_UNREACHABLE');
+    await refused(addHost('z1', 'h2', '10.0.0.1:7601'), 'INVALID_REQUEST');
+    await refused(addHost('z1', 'h2', ''), 'INVALID_REQUEST');
+    await refused(addHost('z1', 'h 2', grpcTarget(agent.address)), 'NAME_INVALID');
+    const { hosts } = lab.clients;
+    await refused(ask(hosts.getHost.bind(hosts), { name: 'h2' }), 'HOST_NOT_FOUND');
+    await agent.stop();
+    await refused(ask(hosts.getHost.bind(hosts), { name: 'h1' }), 'AGENT_UNREACHABLE');
+  });
+
+  it('keeps a host while an operation works on it', async () => {
+    const { id } = await takeBackup(lab);
+    const { hosts } = lab.clients;
+    await refused(ask(hosts.removeHost.bind(hosts), { name: 'h1' }), 'IN_USE');
+    (await jobOf(agent, id)).emit(happening.failed(new HoldfastError('NO_DISKS', 'no disks')));
+    await assert.doesNotReject(async () => {
+      while ((await ask(hosts.listHosts.bind(hosts), { zone: 'z1' })).hosts.length > 0) {
+        await ask(hosts.removeHost.bind(hosts), { name: 'h1' }).catch((error: unknown) => {
+          assert.equal((error as HoldfastError).reason, 'IN_USE');
+        });
+      }
+    });
+  });
+
+  it('has a host prove a repository before it is added', async () => {
+    agent.repositoryProblem = new HoldfastError('REPOSITORY_UNUSABLE', '/srv/r2 is not there');
+    await refused(addRepository('z1', 'r2', '/srv/r2'), 'REPOSITORY_UNUSABLE');
+    agent.repositoryProblem = undefined;
+    const { repository } = await addRepository('z1', 'r2', '/srv//x/../r2/');
+    assert.equal(repository?.path, '/srv/r2');
+    await refused(addRepository('z1', 'r2', '/srv/r2'), 'REPOSITORY_EXISTS');
+    const { repositories } = lab.clients;
+    const stats = await ask(repositories.getRepository.bind(repositories), { name: 'r2' });
+    assert.deepEqual([stats.sizeBytes, stats.freeBytes], [1_000n, 400n]);
+    const { repositories: known } = await ask(repositories.listRepositories.bind(repositories), {
+      zone: 'z1',
+    });
+    assert.deepEqual(
+      known.map((each) => each.name),
+      ['r1', 'r2'],
+    );
+  });
+
+  it('refuses repositories that cannot be', async () => {
+    const error = await refused(addRepository('z2', 'r3', '/srv/r3'), 'HOST_NOT_FOUND');
+    assert.match(error.message, /Add a host first/);
+    await refused(addRepository('z1', 'r3', 'srv/r3'), 'INVALID_REQUEST');
+    await refused(addRepository('z1', 'r3', '/srv/\0'), 'INVALID_REQUEST');
+    await refused(addRepository('z1', '../r3', '/srv/r3'), 'NAME_INVALID');
+    const { repositories } = lab.clients;
+    await refused(ask(repositories.getRepository.bind(repositories), { name: 'r3' }), 'REPOSITORY_NOT_FOUND');
+  });
+});

@@ -1,0 +1,73 @@
+import { Command, Option } from 'commander';
+import { parseAddress } from '@holdfast/common/address.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { createLogger, type Logger, type LoggerOptions } from '@holdfast/common/logger.ts';
+import { version } from '@holdfast/common/version.ts';
+import { startController } from './controller.ts';
+import { createMasterKey, readMasterKey } from './master-key.ts';
+
+/** Exit codes: 0 after a wanted stop, 1 when something failed, 2 when it was started wrongly. */
+const EXIT_FAILED = 1;
+const EXIT_MISUSED = 2;
+
+interface Options {
+  readonly listen: readonly string[];
+  readonly stateDirectory: string;
+  readonly masterKeyFile?: string;
+  readonly createMasterKey?: string;
+  readonly logFormat: LoggerOptions['format'];
+  readonly logLevel: LoggerOptions['level'];
+}
+
+const command = new Command('holdfast-controller')
+  .description('Takes backup requests for the hosts of all zones and steers their agents.')
+  .version(version)
+  .option('--listen <address...>', 'unix:///PATH or a loopback HOST:PORT; may be repeated', [
+    'unix:///run/holdfast/controller.sock',
+  ])
+  .option('--state-directory <directory>', 'where the state lies', '/var/lib/holdfast/controller')
+  .option('--master-key-file <file>', 'the key under which stored secrets are sealed')
+  .option('--create-master-key <file>', 'make a new master key in a new file, and exit')
+  .addOption(new Option('--log-format <format>').choices(['json', 'pretty']).default('json'))
+  .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : EXIT_MISUSED))
+  .parse();
+
+const options = command.opts<Options>();
+const logger = createLogger(
+  { level: options.logLevel, format: options.logFormat },
+  { service: 'controller' },
+);
+
+try {
+  if (options.createMasterKey !== undefined) await createMasterKey(options.createMasterKey);
+  else await run(options, logger);
+} catch (error) {
+  if (error instanceof HoldfastError) process.stderr.write(`holdfast-controller: ${error.message}\n`);
+  else logger.error('failed to start', { error });
+  process.exitCode = error instanceof HoldfastError ? EXIT_MISUSED : EXIT_FAILED;
+}
+
+async function run(given: Options, log: Logger): Promise<void> {
+  const masterKey = await readMasterKey({
+    file: given.masterKeyFile,
+    text: process.env['HOLDFAST_MASTER_KEY'],
+    credentialsDirectory: process.env['CREDENTIALS_DIRECTORY'],
+  });
+  delete process.env['HOLDFAST_MASTER_KEY'];
+  const controller = await startController({
+    listen: given.listen.map(parseAddress),
+    stateDirectory: given.stateDirectory,
+    masterKey,
+    logger: log,
+  });
+  const stop = (signal: NodeJS.Signals): void => {
+    log.info('stopping', { signal });
+    controller.close().catch((error: unknown) => {
+      log.error('failed to stop', { error });
+      process.exitCode = EXIT_FAILED;
+    });
+  };
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+}

@@ -1,0 +1,74 @@
+import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import type { AgentServiceClient, Control, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { StreamedJob } from './job.ts';
+
+/** A bidirectional stream to an agent about one job, of the same shape for every kind of job. */
+export interface AgentStream {
+  /** Tells the agent to start the job, or to attach to it when it knows it. */
+  start(header: JobHeader): void;
+  control(command: NonNullable<Control['command']>): void;
+  /** The job's events until the stream ends. Throws what gRPC gives when it breaks. */
+  readonly events: AsyncIterable<OperationEvent>;
+  /** Says that nothing more will be sent. The job goes on. */
+  end(): void;
+  /** Drops the stream. The job goes on. */
+  readonly drop: () => void;
+}
+
+/** Opens the stream for a job. Nothing is sent yet; there is no deadline. */
+export function openAgentStream(
+  client: AgentServiceClient,
+  job: StreamedJob,
+  metadata: Metadata,
+): AgentStream {
+  switch (job.kind) {
+    case 'take':
+      return wrap(client.takeBackup(metadata), (header) => ({ ...job.start, header }));
+    case 'verify':
+      return wrap(client.verifyBackup(metadata), (header) => ({ ...job.start, header }));
+    case 'restore':
+      return wrap(client.restoreBackup(metadata), (header) => ({ ...job.start, header }));
+  }
+}
+
+interface ToAgent<Start> {
+  readonly message:
+    | { readonly $case: 'start'; readonly value: Start }
+    | { readonly $case: 'control'; readonly value: Control }
+    | undefined;
+}
+
+interface FromAgent {
+  readonly event: OperationEvent | undefined;
+}
+
+function wrap<Start>(
+  call: ClientDuplexStream<ToAgent<Start>, FromAgent>,
+  startWith: (header: JobHeader) => Start,
+): AgentStream {
+  // The iterator sees the error as well; without a listener, one after its end would end the process.
+  call.on('error', () => undefined);
+  return {
+    start: (header) => {
+      call.write({ message: { $case: 'start', value: startWith(header) } });
+    },
+    control: (command) => {
+      if (call.writable) call.write({ message: { $case: 'control', value: { command } } });
+    },
+    events: eventsOf(call),
+    end: () => {
+      call.end();
+    },
+    drop: () => {
+      call.cancel();
+    },
+  };
+}
+
+async function* eventsOf(call: AsyncIterable<unknown>): AsyncGenerator<OperationEvent> {
+  for await (const message of call) {
+    const { event } = message as FromAgent;
+    if (event !== undefined) yield event;
+  }
+}

@@ -1,0 +1,57 @@
+import { DeleteBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { repositoryRef } from '../fleet/repositories.ts';
+import { anyHost, type BackupWorkParts } from './backup-work.ts';
+import { refuseBackupInUse } from './submit.ts';
+
+/**
+ * Takes a deletion on.
+ *
+ * @throws HoldfastError INVALID_REQUEST, BACKUP_NOT_FOUND, HOST_NOT_FOUND, AGENT_UNREACHABLE, IN_USE while another
+ *   operation works on the backup
+ */
+export async function deleteBackup(
+  parts: BackupWorkParts,
+  request: DeleteBackupRequest,
+  correlationId: string,
+): Promise<Operation> {
+  const repeatable = {
+    kind: OperationKind.OPERATION_KIND_DELETE_BACKUP,
+    requestId: request.requestId,
+    content: DeleteBackupRequest.toJSON(request),
+  };
+  const earlier = await parts.submit.earlier(repeatable);
+  if (earlier !== undefined) return earlier;
+
+  const { backup } = await parts.catalog.find(request.backupId);
+  const others = [
+    OperationKind.OPERATION_KIND_VERIFY_BACKUP,
+    OperationKind.OPERATION_KIND_RESTORE_BACKUP,
+    OperationKind.OPERATION_KIND_DELETE_BACKUP,
+  ];
+  await refuseBackupInUse(parts.store.db, backup.id, others);
+  const repository = await parts.repositories.find(backup.repository);
+  const host = await anyHost(parts, backup);
+  return await parts.submit.accept({
+    request: repeatable,
+    job: {
+      kind: 'delete',
+      request: {
+        zone: backup.zone,
+        repository: repositoryRef(repository),
+        backupId: backup.id,
+        path: backup.path,
+      },
+    },
+    operation: {
+      zone: backup.zone,
+      host: host.name,
+      repository: backup.repository,
+      backupId: backup.id,
+      domainName: backup.domainName,
+      domainUuid: backup.domainUuid,
+      correlationId,
+    },
+    guard: (trx) => refuseBackupInUse(trx, backup.id, others),
+  });
+}

@@ -1,0 +1,160 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fromServiceError, HoldfastError, toStatus } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
+import type { Control } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { Agents } from '../fleet/agents.ts';
+import type { Hosts } from '../fleet/hosts.ts';
+import type { Keys } from '../keys/keys.ts';
+import type { AgentStream } from './agent-stream.ts';
+import { carryOutDelete } from './carry-out-delete.ts';
+import { followJob } from './follow.ts';
+import type { ActiveOperation, Journal } from './journal.ts';
+import { judge } from './judge.ts';
+import { settleHost } from './settle.ts';
+
+const SECOND = 1_000;
+const FIRST_RETRY_MS = 0.25 * SECOND;
+const LAST_RETRY_MS = 5 * SECOND;
+/** So many tries in a row fail before the user is told that the agent is away. */
+const FAILURES_BEFORE_WARNING = 2;
+
+/** What brings operations to their ends, in the background. */
+export interface Drivers {
+  /** Drives an operation until it ends. Does nothing when it is driven already. */
+  drive(operationId: string): void;
+  /** Drives all operations that have not ended, and acknowledges ends that agents still keep. */
+  driveAll(): Promise<void>;
+  /** Passes a command on. False when there is no stream to the agent just now. */
+  send(operationId: string, command: NonNullable<Control['command']>): boolean;
+  /** Lets go of all streams, and waits until nothing more is written. Jobs go on at their agents. */
+  close(): Promise<void>;
+}
+
+export interface DriverParts {
+  readonly journal: Journal;
+  readonly hosts: Hosts;
+  readonly agents: Agents;
+  readonly keys: Keys;
+  readonly fencingEpoch: bigint;
+  readonly now: () => Date;
+  readonly logger: Logger;
+}
+
+export function createDrivers(parts: DriverParts): Drivers {
+  const streams = new Map<string, AgentStream>();
+  const running = new Map<string, Promise<void>>();
+  const stop = new AbortController();
+  const context = { ...parts, streams, stopping: stop.signal };
+  const settling: Promise<void>[] = [];
+
+  const inBackground = (work: Promise<void>, complaint: string): Promise<void> =>
+    work.catch((error: unknown) => {
+      if (!stop.signal.aborted) parts.logger.error(complaint, { error });
+    });
+
+  const drive = (operationId: string): void => {
+    if (running.has(operationId) || stop.signal.aborted) return;
+    const run = inBackground(driveToEnd(context, operationId), 'driver failed').finally(() =>
+      running.delete(operationId),
+    );
+    running.set(operationId, run);
+  };
+  return {
+    drive,
+    driveAll: async () => {
+      for (const id of await parts.journal.activeIds()) drive(id);
+      for (const host of await parts.hosts.list('')) {
+        settling.push(inBackground(settleHost(context, host), 'settling failed'));
+      }
+    },
+    send: (operationId, command) => {
+      const stream = streams.get(operationId);
+      stream?.control(command);
+      return stream !== undefined;
+    },
+    close: async () => {
+      stop.abort();
+      await Promise.all([...running.values(), ...settling]);
+    },
+  };
+}
+
+type Context = DriverParts & {
+  readonly streams: Map<string, AgentStream>;
+  readonly stopping: AbortSignal;
+};
+
+async function driveToEnd(context: Context, operationId: string): Promise<void> {
+  const logger = context.logger.child({ operationId });
+  const tries = { failed: 0 };
+  while (!context.stopping.aborted) {
+    try {
+      if (await tryOnce(context, operationId, tries)) return;
+    } catch (error) {
+      logger.error('driving the operation failed', { error });
+    }
+    tries.failed += 1;
+    const delay = Math.min(FIRST_RETRY_MS * 2 ** Math.min(tries.failed - 1, 10), LAST_RETRY_MS);
+    await sleep(delay, undefined, { signal: context.stopping });
+  }
+}
+
+/** Follows the operation until its stream ends or breaks. True when nothing is left to do. */
+async function tryOnce(context: Context, operationId: string, tries: { failed: number }): Promise<boolean> {
+  const { journal, stopping } = context;
+  const active = await journal.active(operationId);
+  if (active === undefined) return true;
+  try {
+    await attempt(context, active, () => {
+      tries.failed = 0;
+    });
+  } catch (error) {
+    if (stopping.aborted || (await endIfFinal(context, active, error))) return true;
+    if (tries.failed === 0) {
+      loggerOf(context, active).warn('lost the agent; attaching again', { error: fromServiceError(error) });
+    }
+  }
+  // A stream may end well before the job does, such as when the agent restarts.
+  if ((await journal.active(operationId)) === undefined) return true;
+  if (tries.failed + 1 === FAILURES_BEFORE_WARNING) await warn(context, active);
+  return false;
+}
+
+async function attempt(context: Context, active: ActiveOperation, onEvent: () => void): Promise<void> {
+  const { job } = active;
+  if (job.kind === 'delete') await carryOutDelete(context, active, job.request);
+  else await followJob(context, active, job, onEvent);
+}
+
+/** Ends the operation when the error says something final of it. */
+async function endIfFinal(context: Context, before: ActiveOperation, thrown: unknown): Promise<boolean> {
+  // Whether it was accepted or cancelled may have changed on the stream that just broke.
+  const active = (await context.journal.active(before.operation.id)) ?? before;
+  const error = fromServiceError(thrown);
+  const judgement =
+    active.job.kind === 'delete' && error instanceof HoldfastError
+      ? ({ kind: 'fail', error } as const)
+      : judge(thrown, active);
+  if (judgement.kind === 'retry') return false;
+  await context.journal.append(active.operation.id, {
+    event: { $case: 'failed', value: toStatus(judgement.error) },
+    time: context.now(),
+  });
+  loggerOf(context, active).info('operation ended', {
+    reason: judgement.error.reason,
+    detail: judgement.error.message,
+  });
+  return true;
+}
+
+async function warn(context: Context, { operation }: ActiveOperation): Promise<void> {
+  const message = `The agent of host ${operation.host} does not answer; the operation goes on as soon as it does.`;
+  await context.journal.append(operation.id, {
+    event: { $case: 'warning', value: { reason: 'AGENT_UNREACHABLE', message, target: '' } },
+    time: context.now(),
+  });
+}
+
+function loggerOf(context: Context, { operation }: ActiveOperation): Logger {
+  return context.logger.child({ correlationId: operation.correlationId, operationId: operation.id });
+}

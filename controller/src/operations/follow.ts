@@ -1,0 +1,116 @@
+import { correlated } from '@holdfast/common/client.ts';
+import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
+import type { JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Agents } from '../fleet/agents.ts';
+import type { Hosts } from '../fleet/hosts.ts';
+import type { Keys } from '../keys/keys.ts';
+import { openAgentStream, type AgentStream } from './agent-stream.ts';
+import { isWholeResult } from './conclude.ts';
+import type { StreamedJob } from './job.ts';
+import type { ActiveOperation, Journal } from './journal.ts';
+import { isLast } from './reduce.ts';
+
+const SECOND = 1_000;
+const READY_DEADLINE_MS = 3 * SECOND;
+/** How long the agent may take to hear the last acknowledgement and end the stream. */
+const GOODBYE_DEADLINE_MS = 5 * SECOND;
+
+export interface FollowParts {
+  readonly journal: Journal;
+  readonly hosts: Hosts;
+  readonly agents: Agents;
+  readonly keys: Keys;
+  readonly fencingEpoch: bigint;
+  readonly now: () => Date;
+  /** Where others find the stream to steer the job. */
+  readonly streams: Map<string, AgentStream>;
+  readonly stopping: AbortSignal;
+}
+
+/**
+ * Follows a job on one stream, from its start or from where it was left, until the stream ends. Every event is stored
+ * before it is acknowledged.
+ *
+ * @returns once the stream has ended well; the job may go on. Throws what broke the stream.
+ */
+export async function followJob(
+  parts: FollowParts,
+  active: ActiveOperation,
+  job: StreamedJob,
+  onEvent: () => void,
+): Promise<void> {
+  const { journal, hosts, agents, streams, stopping } = parts;
+  const { id, host, correlationId } = active.operation;
+  const place = await hosts.find(host);
+  await agents.ready(place, READY_DEADLINE_MS);
+  // A start that may have arrived and is not wanted any more is looked for, not repeated.
+  const attach = active.accepted || (active.startSent && active.cancelWanted);
+  const wholeJob = attach ? job : await withZoneKey(parts.keys, job);
+  if (!attach && !(await journal.noteStart(id))) return;
+  stopping.throwIfAborted();
+
+  const stream = openAgentStream(agents.client(place), wholeJob, correlated(correlationId));
+  stopping.addEventListener('abort', stream.drop);
+  streams.set(id, stream);
+  let goodbye: NodeJS.Timeout | undefined;
+  try {
+    if (attach) stream.control({ $case: 'attach', value: attachTo(parts, active) });
+    else stream.start(headerOf(parts, active));
+    // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
+    if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
+    for await (const event of stream.events) {
+      onEvent();
+      await handleEvent(parts, active, stream, event);
+      if (!isLast(event)) continue;
+      stream.end();
+      goodbye ??= setTimeout(stream.drop, GOODBYE_DEADLINE_MS);
+    }
+  } catch (error) {
+    // After the last event, how the stream ends is of no interest.
+    if (goodbye === undefined) throw error;
+  } finally {
+    clearTimeout(goodbye);
+    stopping.removeEventListener('abort', stream.drop);
+    streams.delete(id);
+    stream.drop();
+  }
+}
+
+async function handleEvent(
+  { journal, now }: FollowParts,
+  { operation, job }: ActiveOperation,
+  stream: AgentStream,
+  received: OperationEvent,
+): Promise<void> {
+  const time = received.time ?? now();
+  if (received.event === undefined) return;
+  if (received.event.$case === 'stageProgress') {
+    journal.progress(operation.id, { event: received.event, time });
+    return;
+  }
+  const event: OperationEvent['event'] = isWholeResult(job, received.event)
+    ? received.event
+    : { $case: 'failed', value: toStatus(new HoldfastError('INTERNAL', 'The agent sent no result.')) };
+  await journal.append(operation.id, { event, time, agentSequence: received.sequence });
+  stream.control({ $case: 'ack', value: { sequence: received.sequence } });
+}
+
+/** The key file takes a second to make, so that it is made here and not while the caller waits. */
+async function withZoneKey(keys: Keys, job: StreamedJob): Promise<StreamedJob> {
+  if (job.kind !== 'take' || job.start.key === undefined) return job;
+  const zoneKeyFile = await keys.zoneKeyFile(job.start.key.keyId);
+  return { kind: 'take', start: { ...job.start, key: { ...job.start.key, zoneKeyFile } } };
+}
+
+function headerOf({ fencingEpoch }: FollowParts, { operation }: ActiveOperation): JobHeader {
+  const { id, zone, correlationId } = operation;
+  return { jobId: id, zone, fencingEpoch, correlationId };
+}
+
+function attachTo(
+  { fencingEpoch }: FollowParts,
+  { operation, agentSequence }: ActiveOperation,
+): { jobId: string; afterSequence: bigint; fencingEpoch: bigint } {
+  return { jobId: operation.id, afterSequence: agentSequence, fencingEpoch };
+}

@@ -1,0 +1,240 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import { Operation, type OperationKind } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { cutPage, parsePageSize, parsePageToken } from '../catalog/page.ts';
+import type { OperationTable } from '../store/schema.ts';
+import type { Store, Trx } from '../store/store.ts';
+import { conclude } from './conclude.ts';
+import { decodeJob, type Job } from './job.ts';
+import type { Live } from './live.ts';
+import { applyEvent, isEnded, isLast } from './reduce.ts';
+
+/** An operation that has not ended, with what its driver needs. */
+export interface ActiveOperation {
+  readonly operation: Operation;
+  readonly job: Job;
+  /** Whether the agent may have been told of the job. */
+  readonly startSent: boolean;
+  /** Whether the agent has taken the job on. */
+  readonly accepted: boolean;
+  readonly cancelWanted: boolean;
+  /** The agent's number of the latest of its events that is stored. */
+  readonly agentSequence: bigint;
+}
+
+/** What happened, before it has our number. */
+export interface NewEvent {
+  readonly event: OperationEvent['event'];
+  readonly time: Date;
+  /** The agent's number, when it comes from one. An event whose number is not new is ignored. */
+  readonly agentSequence?: bigint;
+}
+
+/** Operations and their events, stored. */
+export interface Journal {
+  /** @throws HoldfastError INVALID_REQUEST without an id, OPERATION_NOT_FOUND */
+  find(id: string): Promise<Operation>;
+  /** Newest first. @throws HoldfastError INVALID_REQUEST for a bad page size or token */
+  list(query: {
+    readonly zone: string;
+    readonly activeOnly: boolean;
+    readonly pageSize: number;
+    readonly pageToken: string;
+  }): Promise<{ readonly operations: Operation[]; readonly nextPageToken: string }>;
+  /** The operation with its job; undefined when it has ended. */
+  active(id: string): Promise<ActiveOperation | undefined>;
+  /** The ids of all that have not ended. */
+  activeIds(): Promise<string[]>;
+  /** Stored events after a number, in their order, at most `limit`. */
+  eventsAfter(id: string, sequence: bigint, limit: number): Promise<OperationEvent[]>;
+  /** Stores an event, and with the last one what the operation has come to. Nothing when it is known or too late. */
+  append(id: string, event: NewEvent): Promise<void>;
+  /** Notes progress, which is not stored. */
+  progress(id: string, event: NewEvent): void;
+  /** Notes that the agent is about to be told. False when a wish to cancel came first. */
+  noteStart(id: string): Promise<boolean>;
+  /** Notes the wish to cancel; ends the operation at once with `ended` when no agent has been told. */
+  noteCancel(id: string, ended: NewEvent): Promise<Operation>;
+}
+
+export function createJournal({ store, live }: { store: Store; live: Live }): Journal {
+  const { db } = store;
+  const lastSequences = new Map<string, bigint>();
+
+  const noteStored = (id: string, event: OperationEvent | undefined): void => {
+    if (event === undefined) return;
+    if (isLast(event)) lastSequences.delete(id);
+    else lastSequences.set(id, event.sequence);
+    live.note(id, event);
+  };
+  const withProgress = (operation: Operation): Operation => {
+    if (isEnded(operation.state)) return operation;
+    const { lastSequence } = operation;
+    return { ...live.progress(operation.id).reduce(applyEvent, operation), lastSequence };
+  };
+
+  return {
+    find: async (id) => {
+      if (id === '') throw new HoldfastError('INVALID_REQUEST', 'The operation is missing.');
+      const row = await db
+        .selectFrom('operations')
+        .select('operation_message')
+        .where('id', '=', id)
+        .executeTakeFirst();
+      if (row === undefined) throw operationNotFound(id);
+      return withProgress(Operation.decode(row.operation_message));
+    },
+    list: async ({ zone, activeOnly, pageSize, pageToken }) => {
+      const size = parsePageSize(pageSize);
+      const end = parsePageToken(pageToken);
+      let query = db.selectFrom('operations').select(['id', 'create_time', 'operation_message']);
+      if (zone !== '') query = query.where('zone', '=', zone);
+      if (activeOnly) query = query.where('active', '=', 1);
+      if (end !== undefined) {
+        query = query.where((where) =>
+          where.or([
+            where('create_time', '<', end.time),
+            where.and([where('create_time', '=', end.time), where('id', '<', end.id)]),
+          ]),
+        );
+      }
+      const rows = await query
+        .orderBy('create_time', 'desc')
+        .orderBy('id', 'desc')
+        .limit(size + 1)
+        .execute();
+      const { page, nextPageToken } = cutPage(rows, size, (row) => ({ time: row.create_time, id: row.id }));
+      const operations = page.map((row) => withProgress(Operation.decode(row.operation_message)));
+      return { operations, nextPageToken };
+    },
+    active: async (id) => {
+      const row = await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
+      if (row?.active !== 1) return undefined;
+      lastSequences.set(id, BigInt(row.last_sequence));
+      return {
+        operation: Operation.decode(row.operation_message),
+        job: openJob(store, row),
+        startSent: row.start_sent === 1,
+        accepted: row.accepted === 1,
+        cancelWanted: row.cancel_wanted === 1,
+        agentSequence: BigInt(row.agent_sequence),
+      };
+    },
+    activeIds: async () => {
+      const rows = await db
+        .selectFrom('operations')
+        .select('id')
+        .where('active', '=', 1)
+        .orderBy('create_time')
+        .execute();
+      return rows.map((row) => row.id);
+    },
+    eventsAfter: async (id, sequence, limit) => {
+      const rows = await db
+        .selectFrom('operation_events')
+        .select('event_message')
+        .where('operation_id', '=', id)
+        .where('sequence', '>', Number(sequence))
+        .orderBy('sequence')
+        .limit(limit)
+        .execute();
+      return rows.map((row) => OperationEvent.decode(row.event_message));
+    },
+    append: async (id, event) => {
+      noteStored(id, await db.transaction().execute((trx) => appendEvent(store, trx, id, event)));
+    },
+    progress: (id, { event, time }) => {
+      // Has the number of the stored event before it: a reader that resumes after it misses nothing.
+      live.note(id, { sequence: lastSequences.get(id) ?? 0n, time, event });
+    },
+    noteStart: async (id) => {
+      const result = await db
+        .updateTable('operations')
+        .set({ start_sent: 1 })
+        .where('id', '=', id)
+        .where('active', '=', 1)
+        .where('cancel_wanted', '=', 0)
+        .executeTakeFirst();
+      return result.numUpdatedRows > 0n;
+    },
+    noteCancel: async (id, ended) => {
+      const { operation, event } = await db.transaction().execute(async (trx) => {
+        await trx
+          .updateTable('operations')
+          .set({ cancel_wanted: 1 })
+          .where('id', '=', id)
+          .where('active', '=', 1)
+          .execute();
+        const row = await trx
+          .selectFrom('operations')
+          .select(['start_sent', 'active'])
+          .where('id', '=', id)
+          .executeTakeFirst();
+        if (row === undefined) throw operationNotFound(id);
+        const stored =
+          row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : undefined;
+        const after = await trx
+          .selectFrom('operations')
+          .select('operation_message')
+          .where('id', '=', id)
+          .executeTakeFirstOrThrow();
+        return { operation: Operation.decode(after.operation_message), event: stored };
+      });
+      noteStored(id, event);
+      return withProgress(operation);
+    },
+  };
+}
+
+export function operationNotFound(id: string): HoldfastError {
+  return new HoldfastError('OPERATION_NOT_FOUND', `There is no operation ${JSON.stringify(id)}.`, {
+    metadata: { operation: id },
+  });
+}
+
+/** The name under which an operation's job is sealed. */
+export function jobIdentity(operationId: string): string {
+  return `operations.job:${operationId}`;
+}
+
+function openJob(store: Store, row: OperationTable): Job {
+  if (row.job_sealed === null) throw new TypeError(`operation ${row.id} is active and has no job`);
+  return decodeJob(row.kind as OperationKind, store.sealer.open(row.job_sealed, jobIdentity(row.id)));
+}
+
+async function appendEvent(
+  store: Store,
+  trx: Trx,
+  id: string,
+  { event, time, agentSequence }: NewEvent,
+): Promise<OperationEvent | undefined> {
+  const row = await trx.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
+  if (row?.active !== 1) return undefined;
+  if (agentSequence !== undefined && agentSequence <= BigInt(row.agent_sequence)) return undefined;
+  const numbered: OperationEvent = { sequence: BigInt(row.last_sequence) + 1n, time, event };
+  const operation = applyEvent(Operation.decode(row.operation_message), numbered);
+  const ended = isLast(numbered);
+  if (ended) await conclude(trx, openJob(store, row), operation, numbered);
+  await trx
+    .insertInto('operation_events')
+    .values({
+      operation_id: id,
+      sequence: Number(numbered.sequence),
+      event_message: OperationEvent.encode(numbered).finish(),
+    })
+    .execute();
+  await trx
+    .updateTable('operations')
+    .set({
+      state: operation.state,
+      active: ended ? 0 : 1,
+      accepted: agentSequence === undefined ? row.accepted : 1,
+      last_sequence: Number(numbered.sequence),
+      agent_sequence: agentSequence === undefined ? row.agent_sequence : Number(agentSequence),
+      operation_message: Operation.encode(operation).finish(),
+      ...(ended ? { job_sealed: null } : {}),
+    })
+    .where('id', '=', id)
+    .execute();
+  return numbered;
+}

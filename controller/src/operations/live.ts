@@ -1,0 +1,80 @@
+import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { isLast } from './reduce.ts';
+
+/** Wakes a reader when there is something new. Any number of changes is one waking, so a slow reader costs nothing. */
+export interface Subscription {
+  /** Waits until something changed since the last return. @throws the signal's reason when it aborts */
+  next(signal: AbortSignal): Promise<void>;
+  close(): void;
+}
+
+/** What is known of running operations besides what is stored: the latest progress of each stage, and who watches. */
+export interface Live {
+  /** Notes an event that was stored, or progress, which is only kept here. */
+  note(operationId: string, event: OperationEvent): void;
+  /** The latest progress of each stage that runs. */
+  progress(operationId: string): readonly OperationEvent[];
+  subscribe(operationId: string): Subscription;
+}
+
+interface Entry {
+  readonly progress: Map<Stage, OperationEvent>;
+  readonly wakers: Set<() => void>;
+}
+
+export function createLive(): Live {
+  const entries = new Map<string, Entry>();
+  const entryOf = (operationId: string): Entry => {
+    let entry = entries.get(operationId);
+    if (entry === undefined) {
+      entry = { progress: new Map(), wakers: new Set() };
+      entries.set(operationId, entry);
+    }
+    return entry;
+  };
+  const tidy = (operationId: string): void => {
+    const entry = entries.get(operationId);
+    if (entry?.wakers.size === 0 && entry.progress.size === 0) entries.delete(operationId);
+  };
+  return {
+    note: (operationId, event) => {
+      const entry = entryOf(operationId);
+      if (event.event?.$case === 'stageProgress') entry.progress.set(event.event.value.stage, event);
+      if (event.event?.$case === 'stageFinished') entry.progress.delete(event.event.value.stage);
+      if (isLast(event)) entry.progress.clear();
+      for (const wake of entry.wakers) wake();
+      tidy(operationId);
+    },
+    progress: (operationId) => [...(entries.get(operationId)?.progress.values() ?? [])],
+    subscribe: (operationId) => {
+      let changed = false;
+      let resume: (() => void) | undefined;
+      const wake = (): void => {
+        changed = true;
+        resume?.();
+      };
+      entryOf(operationId).wakers.add(wake);
+      return {
+        next: async (signal) => {
+          signal.throwIfAborted();
+          if (!changed) {
+            const woken = Promise.withResolvers<undefined>();
+            resume = () => {
+              woken.resolve(undefined);
+            };
+            signal.addEventListener('abort', resume, { once: true });
+            await woken.promise;
+            signal.removeEventListener('abort', resume);
+            resume = undefined;
+            signal.throwIfAborted();
+          }
+          changed = false;
+        },
+        close: () => {
+          entries.get(operationId)?.wakers.delete(wake);
+          tidy(operationId);
+        },
+      };
+    },
+  };
+}

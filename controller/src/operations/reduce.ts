@@ -1,0 +1,88 @@
+import { fromStatus } from '@holdfast/common/errors.ts';
+import type { OperationEvent, Stage, StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
+import {
+  OperationState,
+  type Operation,
+  type OperationStage,
+} from '@holdfast/proto/holdfast/v1/operation.ts';
+
+/** Whether an operation in this state is over. */
+export function isEnded(state: OperationState): boolean {
+  switch (state) {
+    case OperationState.OPERATION_STATE_SUCCEEDED:
+    case OperationState.OPERATION_STATE_FAILED:
+    case OperationState.OPERATION_STATE_CANCELLED:
+      return true;
+    case OperationState.OPERATION_STATE_UNSPECIFIED:
+    case OperationState.OPERATION_STATE_PENDING:
+    case OperationState.OPERATION_STATE_RUNNING:
+    case OperationState.OPERATION_STATE_PAUSED:
+    case OperationState.UNRECOGNIZED:
+      return false;
+  }
+}
+
+/** Whether an event is the last one. */
+export function isLast(event: OperationEvent): boolean {
+  return event.event?.$case === 'completed' || event.event?.$case === 'failed';
+}
+
+/** The operation as it is after an event. */
+export function applyEvent(operation: Operation, event: OperationEvent): Operation {
+  const next = { ...operation, lastSequence: event.sequence };
+  const happened = event.event;
+  switch (happened?.$case) {
+    case 'accepted':
+      return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
+    case 'stageStarted':
+      return { ...next, stages: withStage(operation.stages, happened.value.stage, undefined, false) };
+    case 'stageProgress': {
+      const { stage, figures } = happened.value;
+      return { ...next, stages: withStage(operation.stages, stage, figures, false) };
+    }
+    case 'stageFinished': {
+      const { stage, figures } = happened.value;
+      return { ...next, stages: withStage(operation.stages, stage, figures, true) };
+    }
+    case 'warning':
+      return { ...next, warnings: [...operation.warnings, happened.value] };
+    case 'bandwidthApplied':
+      return { ...next, bandwidthLimitMibps: happened.value.limitMibps };
+    case 'paused':
+      return { ...next, state: OperationState.OPERATION_STATE_PAUSED };
+    case 'resumed':
+      return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
+    case 'completed':
+      return {
+        ...next,
+        state: OperationState.OPERATION_STATE_SUCCEEDED,
+        result: happened.value,
+        endTime: event.time,
+      };
+    case 'failed':
+      return {
+        ...next,
+        state:
+          fromStatus(happened.value).reason === 'CANCELLED'
+            ? OperationState.OPERATION_STATE_CANCELLED
+            : OperationState.OPERATION_STATE_FAILED,
+        error: happened.value,
+        endTime: event.time,
+      };
+    case undefined:
+      return next;
+  }
+}
+
+function withStage(
+  stages: readonly OperationStage[],
+  stage: Stage,
+  figures: StageFigures | undefined,
+  finished: boolean,
+): OperationStage[] {
+  const known = stages.find((each) => each.stage === stage);
+  const changed = { stage, finished, figures: figures ?? known?.figures };
+  return known === undefined
+    ? [...stages, changed]
+    : stages.map((each) => (each.stage === stage ? changed : each));
+}

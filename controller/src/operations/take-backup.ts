@@ -1,0 +1,145 @@
+import { randomUUID } from 'node:crypto';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { BackupKey, BackupOptions } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { TakeBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
+import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
+import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import type { Agents } from '../fleet/agents.ts';
+import { findDomain } from '../fleet/find-domain.ts';
+import type { Hosts } from '../fleet/hosts.ts';
+import { repositoryRef, type Repositories } from '../fleet/repositories.ts';
+import type { Keys } from '../keys/keys.ts';
+import type { Db, Store, Trx } from '../store/store.ts';
+import {
+  booleanOf,
+  describeSettings,
+  integerOf,
+  secretOf,
+  textOf,
+  type ResolvedSettings,
+} from '../zones/resolve.ts';
+import type { Settings } from '../zones/settings.ts';
+import type { Zones } from '../zones/zones.ts';
+import type { Submit } from './submit.ts';
+
+export interface TakeBackupParts {
+  readonly store: Store;
+  readonly zones: Zones;
+  readonly settings: Settings;
+  readonly hosts: Hosts;
+  readonly agents: Agents;
+  readonly repositories: Repositories;
+  readonly keys: Keys;
+  readonly submit: Submit;
+}
+
+const DOMAIN_STATES = ['running', 'shut off'];
+
+/**
+ * Takes a backup on: everything that can be known to be wrong is found here, before anything is stored or touched.
+ *
+ * @throws HoldfastError INVALID_REQUEST, SETTING_UNKNOWN, SETTING_INVALID, ZONE_NOT_FOUND, HOST_NOT_FOUND,
+ *   REPOSITORY_NOT_FOUND, ZONE_MISMATCH, DOMAIN_NOT_FOUND, DOMAIN_STATE, DOMAIN_BUSY, PASSPHRASE_MISSING,
+ *   AGENT_UNREACHABLE
+ */
+export async function takeBackup(
+  parts: TakeBackupParts,
+  request: TakeBackupRequest,
+  correlationId: string,
+): Promise<Operation> {
+  const { store, zones, keys, submit } = parts;
+  const repeatable = {
+    kind: OperationKind.OPERATION_KIND_TAKE_BACKUP,
+    requestId: request.requestId,
+    content: TakeBackupRequest.toJSON(request),
+  };
+  const earlier = await submit.earlier(repeatable);
+  if (earlier !== undefined) return earlier;
+
+  const { zone } = request;
+  await zones.require(zone);
+  const settings = await parts.settings.resolve(zone, request.settings);
+  const encrypted = booleanOf(settings, 'nas.backup.encryption.enabled');
+  const passphrase = secretOf(settings, 'nas.backup.encryption.passphrase');
+  if (encrypted && passphrase.value.reveal() === '') throw passphraseMissing(zone);
+  const repository = await parts.repositories.choose(request.repository, zone);
+  const { host, domain } = await findDomain(parts, request, correlationId);
+  requireState(domain);
+  await refuseBusy(store.db, zone, domain);
+
+  const key: BackupKey | undefined = encrypted ? await keys.forNewBackup(zone, passphrase) : undefined;
+  const backupId = randomUUID();
+  const options = optionsFrom(settings, request.allowPlaintext);
+  return await submit.accept({
+    request: repeatable,
+    job: {
+      kind: 'take',
+      start: {
+        header: undefined,
+        backupId,
+        domain: domain.uuid,
+        repository: repositoryRef(repository),
+        options,
+        key,
+      },
+    },
+    operation: {
+      zone,
+      host: host.name,
+      repository: repository.name,
+      backupId,
+      domainName: domain.name,
+      domainUuid: domain.uuid,
+      correlationId,
+      bandwidthLimitMibps: options.bandwidthLimitMibps,
+      settings: describeSettings(settings),
+    },
+    guard: (trx) => refuseBusy(trx, zone, domain),
+  });
+}
+
+function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): BackupOptions {
+  return {
+    compression: booleanOf(settings, 'nas.backup.compression.enabled')
+      ? textOf(settings, 'nas.backup.compression.algorithm')
+      : '',
+    bandwidthLimitMibps: integerOf(settings, 'nas.backup.bandwidth.limit.mbps'),
+    integrityCheck: booleanOf(settings, 'nas.backup.integrity.check'),
+    quiesce: textOf(settings, 'nas.backup.quiesce'),
+    allowPlaintext,
+  };
+}
+
+function passphraseMissing(zone: string): HoldfastError {
+  return new HoldfastError(
+    'PASSPHRASE_MISSING',
+    `Encryption is on and there is no passphrase. Set nas.backup.encryption.passphrase for zone ${zone}.`,
+    { metadata: { zone } },
+  );
+}
+
+function requireState(domain: Domain): void {
+  if (DOMAIN_STATES.includes(domain.state)) return;
+  throw new HoldfastError(
+    'DOMAIN_STATE',
+    `Domain ${JSON.stringify(domain.name)} is ${domain.state}; only a domain that is running or shut off can be backed up.`,
+    { metadata: { domain: domain.name, state: domain.state } },
+  );
+}
+
+async function refuseBusy(db: Db | Trx, zone: string, domain: Domain): Promise<void> {
+  const busy = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('active', '=', 1)
+    .where('kind', '=', OperationKind.OPERATION_KIND_TAKE_BACKUP)
+    .where('zone', '=', zone)
+    .where('domain_uuid', '=', domain.uuid)
+    .executeTakeFirst();
+  if (busy === undefined) return;
+  throw new HoldfastError(
+    'DOMAIN_BUSY',
+    `A backup of domain ${JSON.stringify(domain.name)} is being taken already, by operation ${busy.id}.`,
+    { metadata: { operation: busy.id } },
+  );
+}

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { happening, type FakeAgent } from '../testing/fake-agent.ts';
+import {
+  TEST_DEADLINE_MS,
+  ask,
+  eventually,
+  jobOf,
+  reaches,
+  startLab,
+  takeBackup,
+  watch,
+  type Lab,
+} from '../testing/lab.ts';
+
+const { STAGE_PREPARE, STAGE_BLOCKJOB } = Stage;
+
+describe('watching operations', function () {
+  this.timeout(TEST_DEADLINE_MS);
+  let lab: Lab;
+  let agent: FakeAgent;
+  beforeEach(async () => {
+    lab = await startLab();
+    agent = await lab.furnish();
+  });
+  afterEach(() => lab.close());
+
+  it('replays, shows the latest progress, goes on live and ends', async () => {
+    const { id } = await takeBackup(lab);
+    const job = await jobOf(agent, id);
+    job.emit(
+      happening.accepted(STAGE_BLOCKJOB),
+      happening.stageStarted(STAGE_BLOCKJOB),
+      happening.progress(STAGE_BLOCKJOB, 1n),
+      happening.progress(STAGE_BLOCKJOB, 2n),
+    );
+    const early = watch(lab, id);
+    await eventually(() => Promise.resolve(early.events.some((event) => progressOf(event) === 2n)));
+    const late = watch(lab, id, 1n);
+    await eventually(() => Promise.resolve(late.events.length === 2));
+    assert.deepEqual(
+      late.events.map((event) => event.event?.$case),
+      ['stageStarted', 'stageProgress'],
+    );
+    assert.equal(late.events[1] && progressOf(late.events[1]), 2n);
+    // Progress has the number of the event before it: to resume after it misses nothing.
+    assert.equal(late.events[1]?.sequence, 2n);
+    job.emit(happening.stageFinished(STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
+    assert.equal(await early.ended, undefined);
+    assert.equal(await late.ended, undefined);
+    assert.equal(late.events.at(-1)?.event?.$case, 'completed');
+    const after = watch(lab, id, 3n);
+    assert.equal(await after.ended, undefined);
+    assert.deepEqual(
+      after.events.map((event) => event.event?.$case),
+      ['completed'],
+    );
+    const beyond = watch(lab, id, 99n);
+    assert.equal(await beyond.ended, undefined);
+    assert.deepEqual(beyond.events, []);
+  });
+
+  it('misses no state event among a flood of progress', async () => {
+    const { id } = await takeBackup(lab);
+    const job = await jobOf(agent, id);
+    const watchers = [watch(lab, id), watch(lab, id)];
+    job.emit(happening.accepted(STAGE_PREPARE));
+    for (let round = 0; round < 50; round += 1) {
+      job.emit(...Array.from({ length: 20 }, (_, step) => happening.progress(STAGE_PREPARE, BigInt(step))));
+      job.emit({ $case: 'warning', value: { reason: 'TEST', message: String(round), target: '' } });
+    }
+    job.emit(happening.backedUp(job.start as TakeBackupStart));
+    for (const { events, ended } of watchers) {
+      assert.equal(await ended, undefined);
+      const states = events.filter((event) => event.event?.$case !== 'stageProgress');
+      assert.deepEqual(
+        states.map((event) => event.sequence),
+        Array.from({ length: 52 }, (_, index) => BigInt(index + 1)),
+      );
+    }
+  });
+
+  it('tells watchers that the controller stops', async () => {
+    const { id } = await takeBackup(lab);
+    await jobOf(agent, id);
+    const seen = watch(lab, id);
+    agent.jobs.get(id)?.emit(happening.accepted(STAGE_PREPARE));
+    await eventually(() => Promise.resolve(seen.events.length === 1));
+    await lab.stopController();
+    assert.equal((await seen.ended)?.reason, 'SHUTTING_DOWN');
+  });
+
+  it('refuses what is not there', async () => {
+    assert.equal((await watch(lab, 'nothing').ended)?.reason, 'OPERATION_NOT_FOUND');
+    assert.equal((await watch(lab, '').ended)?.reason, 'INVALID_REQUEST');
+    const { id } = await takeBackup(lab);
+    assert.equal((await watch(lab, id, -1n).ended)?.reason, 'INVALID_REQUEST');
+  });
+
+  it('pages through operations and backups, newest first, whatever is added meanwhile', async () => {
+    agent.domains = Array.from({ length: 6 }, (_, index) => ({
+      uuid: `c8f0b1de-0000-4000-8000-00000000000${index}`,
+      name: `vm${index}`,
+      state: 'shut off',
+    }));
+    const ids: string[] = [];
+    const take = async (domain: string): Promise<void> => {
+      const { id } = await takeBackup(lab, { domain });
+      ids.unshift(id);
+      const job = await jobOf(agent, id);
+      job.emit(happening.accepted(), happening.backedUp(job.start as TakeBackupStart));
+      await reaches(lab, id, OperationState.OPERATION_STATE_SUCCEEDED);
+    };
+    for (const domain of ['vm0', 'vm1', 'vm2', 'vm3', 'vm4']) await take(domain);
+    const expected = [...ids];
+    const { operations, backups } = lab.clients;
+    const list = (pageSize: number, pageToken: string) =>
+      ask(operations.listOperations.bind(operations), { zone: 'z1', pageSize, pageToken, activeOnly: false });
+    const first = await list(2, '');
+    await take('vm5');
+    const second = await list(2, first.nextPageToken);
+    const third = await list(2, second.nextPageToken);
+    assert.deepEqual(
+      [first, second, third].flatMap((page) => page.operations.map((operation) => operation.id)),
+      expected,
+    );
+    assert.equal(third.nextPageToken, '');
+    assert.equal((await list(1_000_000, '')).operations.length, 6);
+    await assert.rejects(list(-1, ''), { reason: 'INVALID_REQUEST' });
+    await assert.rejects(list(1, 'made up'), { reason: 'INVALID_REQUEST' });
+    const listBackups = (domain: string, pageToken: string) =>
+      ask(backups.listBackups.bind(backups), { zone: 'z1', domain, pageSize: 4, pageToken });
+    const page = await listBackups('', '');
+    const rest = await listBackups('', page.nextPageToken);
+    assert.equal(page.backups.length + rest.backups.length, 6);
+    assert.equal(new Set([...page.backups, ...rest.backups].map((backup) => backup.id)).size, 6);
+    assert.equal((await listBackups(agent.domains[3]?.uuid ?? '', '')).backups.length, 1);
+  });
+});
+
+function progressOf(event: { readonly event: unknown }): bigint | undefined {
+  const happened = event.event as { $case: string; value: { figures?: { processedBytes: bigint } } };
+  return happened.$case === 'stageProgress' ? happened.value.figures?.processedBytes : undefined;
+}

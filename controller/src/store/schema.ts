@@ -1,0 +1,128 @@
+/**
+ * The tables, one interface a row. Times are UTC in ISO 8601 with milliseconds, so that they sort as text; Booleans are
+ * 0 and 1; `*_sealed` is encrypted under the master key; `*_message` is a protobuf message. All of it holds for
+ * PostgreSQL as well.
+ */
+export interface Tables {
+  readonly controller_state: ControllerStateTable;
+  readonly zones: ZoneTable;
+  readonly settings: SettingTable;
+  readonly hosts: HostTable;
+  readonly repositories: RepositoryTable;
+  readonly keys: KeyTable;
+  readonly backups: BackupTable;
+  readonly operations: OperationTable;
+  readonly operation_events: OperationEventTable;
+}
+
+/** What there is one of. */
+interface ControllerStateTable {
+  readonly id: number;
+  readonly fencing_epoch: number;
+  /** A known text under the master key: a wrong key is found at start. */
+  readonly master_key_check_sealed: Uint8Array;
+}
+
+interface ZoneTable {
+  readonly name: string;
+  readonly create_time: string;
+}
+
+interface SettingTable {
+  /** The zone, or empty for all zones. */
+  readonly zone: string;
+  readonly key: string;
+  /** Null for a secure one. */
+  readonly value: string | null;
+  readonly value_sealed: Uint8Array | null;
+}
+
+interface HostTable {
+  readonly name: string;
+  readonly zone: string;
+  readonly address: string;
+  readonly create_time: string;
+}
+
+interface RepositoryTable {
+  readonly name: string;
+  readonly zone: string;
+  readonly type: number;
+  readonly path: string;
+  readonly create_time: string;
+}
+
+export interface KeyTable {
+  readonly id: string;
+  readonly zone: string;
+  /** `zone` for the one under the zone's passphrase, `request` for one under a passphrase that came with a request. */
+  readonly origin: 'zone' | 'request';
+  readonly recipient: string;
+  readonly identity_sealed: Uint8Array;
+  /** The passphrase under which the key file shall be. */
+  readonly passphrase_sealed: Uint8Array;
+  /** The age file of the identity under that passphrase; null until it is made. */
+  readonly key_file: Uint8Array | null;
+  readonly create_time: string;
+}
+
+export interface BackupTable {
+  readonly id: string;
+  readonly zone: string;
+  readonly host: string;
+  readonly repository: string;
+  readonly path: string;
+  readonly domain_uuid: string;
+  readonly domain_name: string;
+  readonly snapshot_time: string;
+  readonly virtual_size_bytes: number;
+  readonly data_bytes: number;
+  readonly stored_bytes: number;
+  readonly compressed: number;
+  readonly encrypted: number;
+  readonly quiesced: number;
+  readonly key_id: string | null;
+  readonly wrapped_key: Uint8Array | null;
+  readonly manifest_message: Uint8Array;
+  readonly manifest_sha256: string;
+  readonly verify_time: string | null;
+  readonly verify_level: string | null;
+  readonly verify_intact: number | null;
+  readonly verify_text: string | null;
+}
+
+export interface OperationTable {
+  readonly id: string;
+  readonly kind: number;
+  readonly state: number;
+  /** 1 until the operation has ended. */
+  readonly active: number;
+  readonly zone: string;
+  readonly host: string;
+  readonly repository: string;
+  readonly backup_id: string;
+  readonly domain_uuid: string;
+  readonly create_time: string;
+  readonly request_id: string | null;
+  /** Keyed digest of the request, which may hold a passphrase. */
+  readonly request_digest: string;
+  /** What to tell the agent, secrets included; removed when the operation has ended. */
+  readonly job_sealed: Uint8Array | null;
+  /** 1 from just before the agent is told for the first time: from then on it may know the job. */
+  readonly start_sent: number;
+  /** 1 when the agent has taken the job on. */
+  readonly accepted: number;
+  readonly cancel_wanted: number;
+  /** The number of our latest event. */
+  readonly last_sequence: number;
+  /** The agent's number of the latest of its events that we have. */
+  readonly agent_sequence: number;
+  /** The operation as its events have made it. */
+  readonly operation_message: Uint8Array;
+}
+
+interface OperationEventTable {
+  readonly operation_id: string;
+  readonly sequence: number;
+  readonly event_message: Uint8Array;
+}

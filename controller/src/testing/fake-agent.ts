@@ -1,0 +1,261 @@
+import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from '@grpc/grpc-js';
+import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
+import type { Address } from '@holdfast/common/address.ts';
+import { silentLogger } from '@holdfast/common/logger.ts';
+import { serve, type RunningServer } from '@holdfast/common/server.ts';
+import {
+  AgentServiceService,
+  type AgentServiceServer,
+  type Control,
+  type DeleteBackupRequest,
+  type RestoreBackupStart,
+  type TakeBackupStart,
+  type VerifyBackupStart,
+} from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
+import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+
+type Start = TakeBackupStart | VerifyBackupStart | RestoreBackupStart;
+type Happening = NonNullable<OperationEvent['event']>;
+type Stream = ServerDuplexStream<
+  {
+    readonly message:
+      | { readonly $case: 'start'; readonly value: Start }
+      | { readonly $case: 'control'; readonly value: Control }
+      | undefined;
+  },
+  { readonly event: OperationEvent | undefined }
+>;
+
+/** A job as the fake agent keeps it: the test says what happens in it. */
+export interface FakeJob {
+  readonly id: string;
+  readonly start: Start;
+  readonly events: readonly OperationEvent[];
+  readonly commands: readonly NonNullable<Control['command']>[];
+  readonly acknowledged: bigint;
+  /** Lets something happen in the job, and tells it to whoever is attached. */
+  emit(...happenings: Happening[]): void;
+  /** Breaks the streams of the job, as a lost connection would. */
+  cut(): void;
+}
+
+/** A real gRPC server with the agent's side of the contract, and no data plane behind it. */
+export interface FakeAgent {
+  readonly address: Address;
+  readonly jobs: ReadonlyMap<string, FakeJob>;
+  readonly deletions: readonly DeleteBackupRequest[];
+  domains: { readonly uuid: string; readonly name: string; readonly state: string }[];
+  /** When set, every start is refused with it. */
+  refusal: HoldfastError | undefined;
+  /** When set, the repository is no good. */
+  repositoryProblem: HoldfastError | undefined;
+  /** Whether acknowledgements are lost. */
+  deaf: boolean;
+  /** Events that happen on every start. */
+  script: Happening[];
+  /** Forgets all jobs. */
+  forgetJobs(): void;
+  /** Goes away, with all its streams; jobs are kept. */
+  stop(): Promise<void>;
+  /** Comes back at the same address. */
+  startAgain(): Promise<void>;
+}
+
+interface MutableJob extends FakeJob {
+  events: OperationEvent[];
+  commands: NonNullable<Control['command']>[];
+  acknowledged: bigint;
+  streams: Set<Stream>;
+}
+
+export async function startFakeAgent(given: {
+  readonly name: string;
+  readonly zone: string;
+  readonly address: Address;
+}): Promise<FakeAgent> {
+  const jobs = new Map<string, MutableJob>();
+  const deletions: DeleteBackupRequest[] = [];
+  const streamOf = (stream: Stream): void => {
+    handleStream(agent, jobs, stream);
+  };
+  const implementation: AgentServiceServer = {
+    takeBackup: streamOf,
+    verifyBackup: streamOf,
+    restoreBackup: streamOf,
+    deleteBackup: answer((request) => {
+      deletions.push(request);
+      return { freedBytes: 42n };
+    }),
+    getHost: answer(({ domain }) => {
+      const domains = agent.domains.filter(
+        (each) => domain === '' || each.name === domain || each.uuid === domain,
+      );
+      if (domain !== '' && domains.length === 0) throw new HoldfastError('DOMAIN_NOT_FOUND', 'no domain');
+      return {
+        name: given.name,
+        zone: given.zone,
+        toolVersions: { qemu: '7.2.22' },
+        domains: domains.map((each) => ({ ...each, disks: [] })),
+      };
+    }),
+    getRepositoryStats: answer(() => {
+      if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      return { sizeBytes: 1_000n, freeBytes: 400n };
+    }),
+    listJobs: answer(() => ({
+      jobs: [...jobs.values()].map((job) => ({
+        jobId: job.id,
+        kind: 'TakeBackup',
+        finished: ['completed', 'failed'].includes(job.events.at(-1)?.event?.$case ?? ''),
+        lastSequence: BigInt(job.events.length),
+      })),
+    })),
+  };
+  const service = { name: 'holdfast.agent.v1.AgentService', definition: AgentServiceService, implementation };
+  let server: RunningServer = await serve(given.address, [service], silentLogger);
+  const { address } = server;
+  const agent: FakeAgent = {
+    address,
+    jobs,
+    deletions,
+    domains: [],
+    refusal: undefined,
+    repositoryProblem: undefined,
+    deaf: false,
+    script: [],
+    forgetJobs: () => {
+      for (const job of jobs.values()) job.cut();
+      jobs.clear();
+    },
+    stop: () => server.close(0),
+    startAgain: async () => {
+      server = await serve(address, [service], silentLogger);
+    },
+  };
+  return agent;
+}
+
+function answer<Request, Response>(handle: (request: Request) => Response) {
+  return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
+    try {
+      callback(null, handle(call.request));
+    } catch (error) {
+      callback(toServiceError(error));
+    }
+  };
+}
+
+function handleStream(agent: FakeAgent, jobs: Map<string, MutableJob>, stream: Stream): void {
+  let job: MutableJob | undefined;
+  stream.on('error', () => undefined);
+  stream.on('data', ({ message }: { message: { $case: string; value: Start | Control } | undefined }) => {
+    if (message?.$case === 'start') {
+      if (agent.refusal !== undefined) {
+        stream.emit('error', toServiceError(agent.refusal));
+        return;
+      }
+      const start = message.value as Start;
+      const id = start.header?.jobId ?? '';
+      const known = jobs.get(id);
+      job = known ?? createJob(id, start);
+      jobs.set(id, job);
+      follow(job, stream, 0n);
+      if (known === undefined) job.emit(...agent.script);
+      return;
+    }
+    const command = (message?.value as Control | undefined)?.command;
+    if (command?.$case === 'attach') {
+      job = jobs.get(command.value.jobId);
+      if (job === undefined) stream.emit('error', toServiceError(new HoldfastError('JOB_NOT_FOUND', 'gone')));
+      else follow(job, stream, command.value.afterSequence);
+    } else if (command?.$case === 'ack') {
+      if (job !== undefined && !agent.deaf) job.acknowledged = command.value.sequence;
+    } else if (command !== undefined) job?.commands.push(command);
+  });
+  stream.on('end', () => {
+    stream.end();
+  });
+  stream.on('cancelled', () => job?.streams.delete(stream));
+}
+
+function follow(job: MutableJob, stream: Stream, after: bigint): void {
+  job.streams.add(stream);
+  for (const event of job.events) if (event.sequence > after) stream.write({ event });
+}
+
+function createJob(id: string, start: Start): MutableJob {
+  const job: MutableJob = {
+    id,
+    start,
+    events: [],
+    commands: [],
+    acknowledged: 0n,
+    streams: new Set(),
+    emit: (...happenings) => {
+      for (const event of happenings) {
+        const numbered = { sequence: BigInt(job.events.length + 1), time: new Date(), event };
+        job.events.push(numbered);
+        for (const stream of job.streams) stream.write({ event: numbered });
+      }
+    },
+    cut: () => {
+      for (const stream of job.streams) {
+        stream.emit('error', { code: 14, details: 'connection lost' });
+      }
+      job.streams.clear();
+    },
+  };
+  return job;
+}
+
+/** The happenings that a test puts together. */
+export const happening = {
+  accepted: (...stages: Stage[]): Happening => ({ $case: 'accepted', value: { stages } }),
+  stageStarted: (stage: Stage): Happening => ({ $case: 'stageStarted', value: { stage } }),
+  stageFinished: (stage: Stage): Happening => ({
+    $case: 'stageFinished',
+    value: { stage, figures: figures(100n), disks: [] },
+  }),
+  progress: (stage: Stage, processedBytes: bigint): Happening => ({
+    $case: 'stageProgress',
+    value: { stage, figures: figures(processedBytes), disks: [] },
+  }),
+  backedUp: (start: TakeBackupStart, snapshotTime = new Date()): Happening => ({
+    $case: 'completed',
+    value: {
+      result: {
+        $case: 'backup',
+        value: BackupResult.fromPartial({
+          path: `some/${start.backupId}`,
+          manifestSha256: 'ab'.repeat(32),
+          manifest: Manifest.fromPartial({
+            version: 1,
+            backupId: start.backupId,
+            snapshotTime,
+            domainUuid: start.domain,
+            domainName: 'vm',
+            disks: [{ target: 'vda', virtualSizeBytes: 1_000n, dataBytes: 500n, storedBytes: 200n }],
+            encryption: start.key && { keyId: start.key.keyId },
+          }),
+        }),
+      },
+    },
+  }),
+  verified: (): Happening => ({
+    $case: 'completed',
+    value: { result: { $case: 'verification', value: { level: 'metadata', disks: [] } } },
+  }),
+  failed: (error: HoldfastError): Happening => ({ $case: 'failed', value: toStatus(error) }),
+} as const;
+
+function figures(processedBytes: bigint): {
+  processedBytes: bigint;
+  totalBytes: bigint;
+  inputBytes: bigint;
+  outputBytes: bigint;
+  elapsedMs: bigint;
+} {
+  return { processedBytes, totalBytes: 100n, inputBytes: 0n, outputBytes: 0n, elapsedMs: 1n };
+}

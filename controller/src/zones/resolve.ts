@@ -1,0 +1,92 @@
+import { Secret } from '@holdfast/common/secret.ts';
+import {
+  settingDefinitions,
+  settingKeys,
+  type SettingDefinition,
+  type SettingKey,
+} from '@holdfast/common/settings.ts';
+import { SettingScope, SettingType, type Setting } from '@holdfast/proto/holdfast/v1/setting.ts';
+
+/** A value in the form in which it is stored, a secure one wrapped. */
+export type SettingValue = string | Secret;
+
+/** The values that are set at one scope. */
+export interface SettingLayer {
+  readonly scope: SettingScope;
+  readonly values: ReadonlyMap<SettingKey, SettingValue>;
+}
+
+/** A value and where it comes from. */
+export interface ResolvedSetting {
+  readonly value: SettingValue;
+  readonly scope: SettingScope;
+}
+
+/** Every setting with its value. */
+export type ResolvedSettings = ReadonlyMap<SettingKey, ResolvedSetting>;
+
+/** Each setting's value from the first layer that has one, or its default. Layers come strongest first. */
+export function resolveSettings(layers: readonly SettingLayer[]): ResolvedSettings {
+  return new Map(settingKeys.map((key) => [key, resolveSetting(key, layers)]));
+}
+
+function resolveSetting(key: SettingKey, layers: readonly SettingLayer[]): ResolvedSetting {
+  for (const layer of layers) {
+    const value = layer.values.get(key);
+    if (value !== undefined) return { value, scope: layer.scope };
+  }
+  return {
+    value: asValue(key, settingDefinitions[key].defaultValue),
+    scope: SettingScope.SETTING_SCOPE_DEFAULT,
+  };
+}
+
+/** Wraps the value of a secure setting. */
+export function asValue(key: SettingKey, text: string): SettingValue {
+  return isSecure(key) ? new Secret(text) : text;
+}
+
+/** Whether a setting can be set and never read again. */
+export function isSecure(key: SettingKey): boolean {
+  return settingDefinitions[key].type === SettingType.SETTING_TYPE_SECURE_STRING;
+}
+
+/** The text of a setting that is not secure. */
+export function textOf(settings: ResolvedSettings, key: SettingKey): string {
+  const value = settings.get(key)?.value;
+  if (typeof value !== 'string') throw new TypeError(`${key} has no plain value`);
+  return value;
+}
+
+export function booleanOf(settings: ResolvedSettings, key: SettingKey): boolean {
+  return textOf(settings, key) === 'true';
+}
+
+export function integerOf(settings: ResolvedSettings, key: SettingKey): bigint {
+  return BigInt(textOf(settings, key));
+}
+
+/** A secure setting with its scope. */
+export function secretOf(
+  settings: ResolvedSettings,
+  key: SettingKey,
+): { readonly value: Secret; readonly scope: SettingScope } {
+  const resolved = settings.get(key);
+  if (!(resolved?.value instanceof Secret)) throw new TypeError(`${key} is not secure`);
+  return { value: resolved.value, scope: resolved.scope };
+}
+
+/** The settings as the API shows them: of a secure one, only whether there is a value. */
+export function describeSettings(settings: ResolvedSettings): Setting[] {
+  return [...settings].map(([key, { value, scope }]) => {
+    const definition: SettingDefinition = settingDefinitions[key];
+    return {
+      key,
+      type: definition.type,
+      value: typeof value === 'string' ? value : '',
+      scope,
+      hasValue: (typeof value === 'string' ? value : value.reveal()) !== '',
+      description: definition.description,
+    };
+  });
+}

@@ -1,0 +1,117 @@
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { bare } from './bare.ts';
+import { makeBed, type Bed } from './bed.ts';
+import { median, type Cost } from './measure.ts';
+import { onePass } from './onePass.ts';
+import { staged } from './staged.ts';
+import { throttle } from './throttle.ts';
+
+/** A line of bench.json. `pairs` are the values of which `value` is the median. */
+interface Figure {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly pairs: readonly number[];
+  /** At most this is expected. */
+  readonly target: number;
+}
+
+interface Pair {
+  readonly ours: Cost;
+  readonly theirs: Cost;
+}
+
+/** `make bench`: one pass against the staged way and against the bare tool, by turns, on the same data. */
+async function bench(most: number): Promise<readonly Figure[]> {
+  await using bed = await makeBed();
+  console.log(costLine('WHAT', ['WALL', 'CPU', 'READ', 'WRITTEN', 'FINAL']));
+  const vsBare = await pairs(bed, Math.min(5, most), { check: false }, 'qemu-img convert', () => bare(bed));
+  const vsTuned = await pairs(bed, Math.min(3, most), { check: true }, 'staged, tuned', () =>
+    staged(bed, 'tuned'),
+  );
+  const vsStaged = await pairs(bed, Math.min(2, most), { check: true }, 'staged', () =>
+    staged(bed, 'defaults'),
+  );
+  const throttled = [await throttle(bed), await throttle(bed)];
+  const ratio = ({ ours, theirs }: Pair) => ours.seconds / theirs.seconds;
+  return [
+    figure('full_both_vs_staged', 'ratio', 0.25, vsStaged.map(ratio)),
+    figure('full_both_vs_staged_tuned', 'ratio', 1, vsTuned.map(ratio)),
+    figure('full_both_vs_bare', 'ratio', 1.15, vsBare.map(ratio)),
+    figure(
+      'nas_bytes_written_vs_final',
+      'ratio',
+      1.05,
+      vsBare.map(({ ours }) => ours.writtenBytes / ours.finalBytes),
+    ),
+    figure(
+      'nas_bytes_read_vs_final',
+      'ratio',
+      0.02,
+      vsBare.map(({ ours }) => ours.readBytes / ours.finalBytes),
+    ),
+    figure(
+      'throttle_error',
+      'ratio',
+      0.1,
+      throttled.map(({ error }) => error),
+    ),
+    figure(
+      'throttle_change_ms',
+      'ms',
+      1000,
+      throttled.map(({ changeMs }) => changeMs),
+    ),
+  ];
+}
+
+async function pairs(
+  bed: Bed,
+  count: number,
+  options: { readonly check: boolean },
+  name: string,
+  run: () => Promise<Cost>,
+): Promise<readonly Pair[]> {
+  const done: Pair[] = [];
+  while (done.length < count) {
+    const ours = await onePass(bed, options);
+    print(options.check ? 'holdfast, checked' : 'holdfast', ours);
+    const theirs = await run();
+    print(name, theirs);
+    done.push({ ours, theirs });
+  }
+  return done;
+}
+
+function figure(name: string, unit: string, target: number, values: readonly number[]): Figure {
+  return { name, value: median(values), unit, pairs: values, target };
+}
+
+function print(name: string, cost: Cost): void {
+  const mib = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(0)} MiB`;
+  const seconds = [cost.seconds, cost.cpuSeconds].map((value) => `${value.toFixed(1)} s`);
+  const bytes = [cost.readBytes, cost.writtenBytes, cost.finalBytes].map(mib);
+  console.log(costLine(name, [...seconds, ...bytes]));
+}
+
+function costLine(name: string, cells: readonly string[]): string {
+  return name.padEnd(20) + cells.map((cell) => cell.padStart(11)).join('');
+}
+
+// On a signal the lab's own supervisor removes everything once this process is gone.
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => process.exit(130));
+
+// `--pairs N` bounds the pairs of each kind, for a quick look.
+const { values } = parseArgs({ options: { pairs: { type: 'string', default: '5' } } });
+const figures = await bench(Number(values.pairs));
+console.log(`\n${'FIGURE'.padEnd(30)}${'VALUE'.padStart(9)}${'AT MOST'.padStart(9)}`);
+for (const { name, value, target } of figures) {
+  const verdict = value <= target ? '' : '  missed';
+  console.log(`${name.padEnd(30)}${value.toFixed(3).padStart(9)}${target.toString().padStart(9)}${verdict}`);
+}
+await writeFile(
+  path.resolve(import.meta.dirname, '../../bench.json'),
+  `${JSON.stringify(figures, null, 2)}\n`,
+);

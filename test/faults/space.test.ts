@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { appendFile, mkdir, open, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { execa } from 'execa';
+import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { isStart } from '../e2e/support/events.ts';
+import { restingDisk, slowly } from '../e2e/support/guests.ts';
+import { useHoldfast } from '../harness/fixture.ts';
+import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { MiB } from '../lab/spec.ts';
+import { nothingLeft } from './support/nothingLeft.ts';
+
+describe('a repository that cannot take a backup', () => {
+  const fixture = useHoldfast({
+    guest: { disks: [{ ...restingDisk(24), target: 'vda' }], agent: false, start: false },
+  });
+  const register = async (name: string, at: string): Promise<void> => {
+    const { client } = fixture.holdfast;
+    const type = RepositoryType.REPOSITORY_TYPE_LOCAL;
+    await client.call(client.repositories.addRepository.bind(client.repositories), {
+      zone: 'z1',
+      name,
+      type,
+      path: at,
+    });
+  };
+  const backup = (repository: string, settings: Record<string, string> = {}): Promise<Followed> =>
+    fixture.holdfast.client.takeBackup({ zone: 'z1', domain: fixture.guest.uuid, repository, settings });
+  /** Everything in it but the folder of the domain, which is empty. */
+  const content = async (at: string): Promise<string[]> =>
+    (await readdir(at, { recursive: true })).filter(
+      (name) => name !== fixture.guest.uuid && name !== 'lost+found',
+    );
+  const directory = async (name: string): Promise<string> => {
+    const at = path.join(fixture.holdfast.directory, name);
+    await mkdir(at);
+    return at;
+  };
+
+  for (const [how, settings] of [
+    ['plain', {}],
+    ['compressed', { 'nas.backup.compression.enabled': 'true' }],
+  ] as const) {
+    it(`since it is too small is REPOSITORY_FULL, and nothing is left in it (${how})`, async () => {
+      const at = await directory(`small ${how}`);
+      await using mounts = new AsyncDisposableStack();
+      await execa('mount', ['-t', 'tmpfs', '-o', 'size=10M', 'tmpfs', at]);
+      mounts.defer(() => unmount(at));
+      await register(`small-${how}`, at);
+      assert.equal(failed(await backup(`small-${how}`, settings)).reason, 'REPOSITORY_FULL');
+      assert.deepEqual(await content(at), []);
+      await nothingLeft(fixture.lab, fixture.holdfast, [at]);
+    });
+  }
+
+  it('since it is full is REPOSITORY_FULL before anything is made', async () => {
+    const at = await directory('full');
+    await using mounts = new AsyncDisposableStack();
+    await execa('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'tmpfs', at]);
+    mounts.defer(() => unmount(at));
+    await register('full', at);
+    await execa('fallocate', ['-l', '1M', path.join(at, 'other')]);
+    assert.equal(failed(await backup('full')).reason, 'REPOSITORY_FULL');
+    assert.deepEqual(await content(at), ['other']);
+    await nothingLeft(fixture.lab, fixture.holdfast, [at]);
+  });
+
+  it('since it became read-only is REPOSITORY_UNUSABLE', async () => {
+    const at = await directory('read-only');
+    await using mounts = new AsyncDisposableStack();
+    await execa('mount', ['-t', 'tmpfs', '-o', 'size=64M', 'tmpfs', at]);
+    mounts.defer(() => unmount(at));
+    await register('read-only', at);
+    await execa('mount', ['-o', 'remount,ro', at]);
+    assert.equal(failed(await backup('read-only')).reason, 'REPOSITORY_UNUSABLE');
+    await nothingLeft(fixture.lab, fixture.holdfast, [at]);
+  });
+
+  it('since it may not be written to is REPOSITORY_UNUSABLE', async () => {
+    const at = await directory('immutable');
+    await register('immutable', at);
+    await execa('chattr', ['+i', at]);
+    try {
+      assert.equal(failed(await backup('immutable')).reason, 'REPOSITORY_UNUSABLE');
+    } finally {
+      await execa('chattr', ['-i', at]);
+    }
+    assert.deepEqual(await content(at), []);
+    await nothingLeft(fixture.lab, fixture.holdfast);
+  });
+
+  it('is no reason against another one', async () => {
+    const followed = await backup('nas-z1');
+    const { backupId } = succeeded(followed);
+    const { client, repository } = fixture.holdfast;
+    const result = succeeded(followed).result?.result;
+    assert.equal(result?.$case, 'backup');
+    // The L1 table of the qcow2 is made to point nowhere; its length stays.
+    const image = await open(path.join(repository(), result.value.path, 'vda.qcow2'), 'r+');
+    const { buffer } = await image.read(Buffer.alloc(8), 0, 8, 40);
+    await image.write(Buffer.from('8000000000000200', 'hex'), 0, 8, Number(buffer.readBigUInt64BE()));
+    await image.close();
+    assert.equal(failed(await client.verifyBackup({ backupId })).reason, 'BACKUP_DAMAGED');
+    await nothingLeft(fixture.lab, fixture.holdfast);
+  });
+
+  it('a limit that is negative or absurd is refused while the backup runs', async () => {
+    const { client } = fixture.holdfast;
+    const followed = await client.takeBackup(
+      { zone: 'z1', domain: fixture.guest.uuid, settings: slowly },
+      async (event) => {
+        if (!isStart(event, Stage.STAGE_CONVERT)) return;
+        const { operations: all } = await client.call(
+          client.operations.listOperations.bind(client.operations),
+          { zone: 'z1', pageSize: 1, pageToken: '', activeOnly: true },
+        );
+        const operationId = all[0]?.id ?? '';
+        for (const value of [-1n, 1_048_577n, 2n ** 62n]) {
+          const change = { $case: 'bandwidthLimitMibps', value } as const;
+          await assert.rejects(
+            client.call(client.operations.updateOperation.bind(client.operations), { operationId, change }),
+            { reason: 'INVALID_REQUEST', code: 3 },
+          );
+        }
+        const change = { $case: 'bandwidthLimitMibps', value: 0n } as const;
+        await client.call(client.operations.updateOperation.bind(client.operations), { operationId, change });
+      },
+    );
+    succeeded(followed);
+  });
+});
+
+describe('scratch space that runs out', () => {
+  const fixture = useHoldfast({
+    guest: {
+      disks: [{ target: 'vda', sizeBytes: 192 * MiB, content: { kind: 'files', fileBytes: 96 * MiB } }],
+      start: true,
+    },
+  });
+
+  it('ends the backup before the guest notices', async () => {
+    const { lab, holdfast, guest } = fixture;
+    const { scratchDirectory } = holdfast.agent;
+    // One file system in two mount namespaces: that of the agent and that of QEMU.
+    const disk = path.join(holdfast.directory, 'scratch.ext4');
+    await appendFile(disk, '');
+    await execa('truncate', ['-s', '48M', disk]);
+    await execa('mke2fs', ['-q', '-t', 'ext4', '-m', '0', disk]);
+    await using mounts = new AsyncDisposableStack();
+    const { stdout: loop } = await execa('losetup', ['--find', '--show', disk]);
+    mounts.defer(async () => {
+      await execa('losetup', ['--detach', loop]);
+    });
+    await execa('mount', [loop, scratchDirectory]);
+    mounts.defer(() => unmount(scratchDirectory));
+    const [program = '', ...args] = lab.enter(['mount', loop, scratchDirectory]);
+    await execa(program, args);
+    mounts.defer(async () => {
+      const [inside = '', ...rest] = lab.enter(['umount', '--lazy', scratchDirectory]);
+      await execa(inside, rest);
+    });
+    await execa('chmod', ['711', scratchDirectory]);
+    await execa('rmdir', [path.join(scratchDirectory, 'lost+found')]);
+
+    // What is overwritten goes to scratch; each file on the disk is, once, in small pieces.
+    const overwrite =
+      'for f in $(find /data/files -type f); do dd if=/dev/zero of=$f bs=64k count=16 conv=notrunc,fsync || exit 1; done';
+    const writing = Promise.withResolvers<number>();
+    const followed = await holdfast.client.takeBackup(
+      { zone: 'z1', domain: guest.uuid, settings: { 'nas.backup.bandwidth.limit.mbps': '1' } },
+      (event) => {
+        if (isStart(event, Stage.STAGE_CONVERT)) {
+          guest.exec(['/bin/sh', '-c', overwrite], 120_000).then((result) => {
+            writing.resolve(result.exitCode);
+          }, writing.reject);
+        }
+        return undefined;
+      },
+    );
+    const error = failed(followed);
+    assert.equal(error.reason, 'SCRATCH_FULL', error.message);
+    assert.equal(await writing.promise, 0);
+    assert.equal(await guest.state(), 'running');
+    await guest.writeFile('/data/after.txt', 'still here');
+    await nothingLeft(lab, holdfast, [scratchDirectory]);
+
+    await execa('fallocate', ['-l', '44M', path.join(scratchDirectory, 'other')]);
+    const again = failed(await holdfast.client.takeBackup({ zone: 'z1', domain: guest.uuid }));
+    assert.equal(again.reason, 'SCRATCH_FULL');
+    assert.match(again.message, /not begun/);
+    await execa('rm', [path.join(scratchDirectory, 'other')]);
+    await nothingLeft(lab, holdfast, [scratchDirectory]);
+  });
+});
+
+async function unmount(at: string): Promise<void> {
+  await execa('umount', ['--lazy', at]);
+}

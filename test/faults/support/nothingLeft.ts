@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import type { Holdfast } from '../../harness/holdfast.ts';
+import { processesNaming } from '../../harness/leftovers.ts';
+import { until } from '../../lab/deadline.ts';
+import { mountsBelow } from '../../lab/directory.ts';
+import type { Lab } from '../../lab/lab.ts';
+
+/** Programs that exist only while something is backed up, checked or restored. */
+const WORKERS = ['runner.ts', 'qemu-storage-daemon', 'qemu-img', 'nbdinfo', 'event'];
+
+/**
+ * Throws unless nothing is left of work that has ended: no partial folder, temporary file or lock, no scratch or socket
+ * directory, no process, no job of libvirt. What a process leaves as it exits may take a moment.
+ *
+ * @param mounts the mounts of the test itself, below the directory of Holdfast
+ */
+export async function nothingLeft(
+  lab: Lab,
+  holdfast: Holdfast,
+  mounts: readonly string[] = [],
+): Promise<void> {
+  let found: string[] = [];
+  await until('Nothing is left', 20_000, async () => {
+    found = await leftovers(lab, holdfast, mounts);
+    return found.length === 0 ? true : undefined;
+  }).catch(() => undefined);
+  assert.deepEqual(found, []);
+}
+
+async function leftovers(lab: Lab, holdfast: Holdfast, mounts: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const agent of holdfast.agents) {
+    for (const directory of [
+      holdfast.repository(agent.zone),
+      agent.scratchDirectory,
+      path.join(agent.runtimeDirectory, 'jobs'),
+      path.join(agent.runtimeDirectory, 'nbd'),
+      path.join(agent.stateDirectory, 'locks'),
+    ]) {
+      const names = await readdir(directory, { recursive: true }).catch(() => []);
+      const isRepository = directory === holdfast.repository(agent.zone);
+      found.push(
+        ...names
+          .filter((name) => !isRepository || /\.partial|\.tmp$|holdfast-probe/.test(name))
+          .map((name) => path.join(directory, name)),
+      );
+    }
+  }
+  for (const { argv } of await processesNaming(lab.directory)) {
+    const isWorker = argv.some((argument) => WORKERS.some((name) => path.basename(argument) === name));
+    if (isWorker) found.push(argv.join(' '));
+  }
+  for (const uuid of (await lab.virsh(['list', '--uuid'])).split('\n').filter(Boolean)) {
+    const job = await lab.virsh(['domjobinfo', uuid]);
+    if (!job.includes('None')) found.push(`libvirt job of ${uuid}: ${job}`);
+  }
+  const mounted = await mountsBelow(holdfast.directory);
+  return [...found, ...mounted.filter((mount) => !mounts.includes(mount))];
+}

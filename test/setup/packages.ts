@@ -1,0 +1,22 @@
+/**
+ * The Debian packages that agents, tests and the lab use, and why.
+ *
+ * The guest's kernel and its agent are not here: installing them would change the machine's /boot and services, so
+ * they are downloaded and unpacked into the cache instead.
+ */
+export const packages: readonly string[] = [
+  'qemu-system-x86', // runs the guests
+  'seabios', // what they boot with; only recommended by the package above
+  'qemu-utils', // qemu-img, qemu-io, qemu-storage-daemon
+  'qemu-block-extra', // rbd and other network disks
+  'libvirt-daemon-system', // libvirtd
+  'libvirt-daemon-driver-qemu', // its hypervisor driver
+  'libvirt-clients', // virsh
+  'libnbd-bin', // nbdinfo, nbdcopy
+  'age', // opens key files the way an operator without Holdfast does
+  'busybox-static', // all programs of the guest, and what packs its initramfs
+  'e2fsprogs', // the guest's file systems
+  'iproute2', // tests that cut a network
+  'jq', // reads manifests in the documented restore by hand
+  'util-linux', // unshare, nsenter, mount
+];
