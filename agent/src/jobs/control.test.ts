@@ -3,23 +3,28 @@ import { controlOf, JobCancelled, type Steering } from './control.ts';
 
 const MIB = 1_048_576;
 
-function recorder(): Steering & { readonly told: (string | number)[] } {
+function recorder(): Steering & {
+  readonly told: (string | number)[];
+  note(what: string | number): Promise<void>;
+} {
   const told: (string | number)[] = [];
-  const tell = (what: string | number) => (): Promise<void> => {
+  const note = (what: string | number): Promise<void> => {
     told.push(what);
     return Promise.resolve();
   };
-  return { told, setLimit: (bytes) => tell(bytes)(), pause: tell('pause'), resume: tell('resume') };
+  return { told, note, setLimit: note, pause: () => note('pause'), resume: () => note('resume') };
 }
 
+const nothing = (): Promise<void> => Promise.resolve();
+
 describe('the control of a job', () => {
-  it('passes its limit on from the first byte, and every change at once', async () => {
+  it('passes its limit on before anything begins, and every change at once', async () => {
     const control = controlOf(40);
     const steering = recorder();
-    await control.steer(steering);
+    await control.steer(steering, () => steering.note('begin'));
     await control.setLimit(80);
     await control.setLimit(0);
-    assert.deepEqual(steering.told, [40 * MIB, 80 * MIB, 0]);
+    assert.deepEqual(steering.told, [40 * MIB, 'begin', 80 * MIB, 0]);
     assert.equal(control.limitMibps, 0);
   });
 
@@ -28,15 +33,15 @@ describe('the control of a job', () => {
     await control.setLimit(7);
     await control.setPaused(true);
     const steering = recorder();
-    await control.steer(steering);
-    assert.deepEqual(steering.told, [7 * MIB, 'pause']);
+    await control.steer(steering, () => steering.note('begin'));
+    assert.deepEqual(steering.told, [7 * MIB, 'begin', 'pause']);
     assert.equal(control.paused, true);
   });
 
   it('pauses and resumes once, however often it is told', async () => {
     const control = controlOf(0);
     const steering = recorder();
-    await control.steer(steering);
+    await control.steer(steering, nothing);
     for (const wanted of [true, true, false, false]) await control.setPaused(wanted);
     assert.deepEqual(steering.told, [0, 'pause', 'resume']);
   });
@@ -44,31 +49,36 @@ describe('the control of a job', () => {
   it('tells nothing to a stage that has given it back', async () => {
     const control = controlOf(0);
     const steering = recorder();
-    const release = await control.steer(steering);
-    release();
+    const release = await control.steer(steering, nothing);
+    await release();
     await control.setLimit(9);
     await control.setPaused(true);
     assert.deepEqual(steering.told, [0]);
   });
 
-  it('applies a limit that is changed while the stage takes it over', async () => {
+  it('keeps wishes that come while the stage begins until it has begun, and their order', async () => {
     const control = controlOf(10);
-    const took = Promise.withResolvers<undefined>();
+    const begun = Promise.withResolvers<undefined>();
     const steering = recorder();
-    const slow: Steering = {
-      ...steering,
-      setLimit: async (bytes) => {
-        if (steering.told.length === 0) {
-          void steering.setLimit(bytes);
-          await took.promise;
-        } else await steering.setLimit(bytes);
-      },
-    };
-    const steered = control.steer(slow);
-    const changed = control.setLimit(20);
-    took.resolve(undefined);
-    await Promise.all([steered, changed]);
-    assert.equal(steering.told.at(-1), 20 * MIB);
+    const steered = control.steer(steering, async () => {
+      await steering.note('begin');
+      await begun.promise;
+      await steering.note('begun');
+    });
+    const wishes = [control.setPaused(true), control.setLimit(20), control.setPaused(false)];
+    begun.resolve(undefined);
+    await Promise.all([steered, ...wishes]);
+    assert.deepEqual(steering.told, [10 * MIB, 'begin', 'begun', 'pause', 20 * MIB, 'resume']);
+  });
+
+  it('goes on after a wish that QEMU refused', async () => {
+    const control = controlOf(0);
+    const steering = recorder();
+    const refuse = (): Promise<void> => Promise.reject(new Error('refused'));
+    await control.steer({ ...steering, pause: refuse }, nothing);
+    await assert.rejects(control.setPaused(true), /refused/);
+    await control.setLimit(5);
+    assert.deepEqual(steering.told, [0, 5 * MIB]);
   });
 
   it('cancels by its signal', () => {

@@ -16,8 +16,11 @@ export interface Control {
   /** Takes effect at once, or as soon as data moves. */
   setLimit(mibps: number): Promise<void>;
   setPaused(paused: boolean): Promise<void>;
-  /** Hands the steering to a stage until it gives it back. Wishes from before take effect now. */
-  steer(steering: Steering): Promise<() => void>;
+  /**
+   * Hands the steering to a stage until it gives it back. `begin` starts what is steered: the limit holds from before
+   * it, a pause from right after it, and wishes that come meanwhile wait until it is done.
+   */
+  steer(steering: Steering, begin: () => Promise<void>): Promise<() => Promise<void>>;
 }
 
 /** Why a job's signal aborts. */
@@ -33,6 +36,13 @@ export function controlOf(limitMibps: number): Control {
   let steering: Steering | undefined;
   let limit = limitMibps;
   let isPaused = false;
+  let last: Promise<unknown> = Promise.resolve();
+  /** One after the other, so that what QEMU was told last is what was wished last. */
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const turn = last.then(work);
+    last = turn.catch(() => undefined);
+    return turn;
+  };
   return {
     signal: cancelled.signal,
     get limitMibps() {
@@ -44,27 +54,28 @@ export function controlOf(limitMibps: number): Control {
     cancel: () => {
       cancelled.abort(new JobCancelled('The operation was cancelled.'));
     },
-    setLimit: async (mibps) => {
-      limit = mibps;
-      await steering?.setLimit(mibps * MIB);
-    },
-    setPaused: async (wanted) => {
-      if (wanted === isPaused) return;
-      isPaused = wanted;
-      await (wanted ? steering?.pause() : steering?.resume());
-    },
-    steer: async (taker) => {
-      let told: number;
-      do {
-        told = limit;
-        await taker.setLimit(told * MIB);
-        // A wish that came meanwhile found nobody to follow it.
-      } while (told !== limit);
-      steering = taker;
-      if (isPaused) await taker.pause();
-      return () => {
-        steering = undefined;
-      };
-    },
+    setLimit: (mibps) =>
+      inTurn(async () => {
+        limit = mibps;
+        await steering?.setLimit(mibps * MIB);
+      }),
+    setPaused: (wanted) =>
+      inTurn(async () => {
+        if (wanted === isPaused) return;
+        await (wanted ? steering?.pause() : steering?.resume());
+        isPaused = wanted;
+      }),
+    steer: (taker, begin) =>
+      inTurn(async () => {
+        await taker.setLimit(limit * MIB);
+        await begin();
+        if (isPaused) await taker.pause();
+        steering = taker;
+        return () =>
+          inTurn(() => {
+            steering = undefined;
+            return Promise.resolve();
+          });
+      }),
   };
 }

@@ -64,12 +64,8 @@ export async function* copy(
 ): StageRun<CopyEnd> {
   const startedMs = now().getTime();
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
-  const steering = steeringOf(daemon);
-  const release = await control.steer(steering);
+  const release = await control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job));
   try {
-    await startJobs(daemon, disks, options.job);
-    // Only now are there jobs that a pause from before can hold.
-    if (control.paused) await steering.pause();
     for (;;) {
       const jobs = await daemon.jobs();
       const readings = await readDisks(daemon, disks, jobs, options.job.kind, now().getTime() - startedMs);
@@ -91,7 +87,7 @@ export async function* copy(
       control.signal.throwIfAborted();
     }
   } finally {
-    release();
+    await release();
   }
 }
 
