@@ -68,6 +68,11 @@ describe('bad input', () => {
     ['an unknown zone', 'ZONE_NOT_FOUND', { zone: 'no-such' }],
     ['an unknown host', 'HOST_NOT_FOUND', { host: 'no-such' }],
     ['an unknown repository', 'REPOSITORY_NOT_FOUND', { repository: 'no-such' }],
+    ['a domain with a newline', 'DOMAIN_NOT_FOUND', { domain: `${HOSTILE}\n` }],
+    ['a domain that looks like an option', 'DOMAIN_NOT_FOUND', { domain: '--all' }],
+    ['a zone with a newline', 'ZONE_NOT_FOUND', { zone: 'z1\n' }],
+    ['a host that looks like a path', 'HOST_NOT_FOUND', { host: '../host-1' }],
+    ['a repository with a newline', 'REPOSITORY_NOT_FOUND', { repository: 'nas-z1\n' }],
     ['an unknown setting', 'SETTING_UNKNOWN', { settings: { 'nas.backup.nonsense': 'true' } }],
     ['a negative bandwidth', 'SETTING_INVALID', { settings: { 'nas.backup.bandwidth.limit.mbps': '-1' } }],
     [
@@ -111,7 +116,7 @@ describe('bad input', () => {
     ] as const) {
       await assert.rejects(add('bad', at), (error: HoldfastError) => error.reason === reason, at);
     }
-    const odd = path.join(directory, `näs, "one" o'two`);
+    const odd = path.join(directory, `näs, "one"\no'two ..`);
     await mkdir(odd);
     await add('odd', odd);
     succeeded(await backup({ repository: 'odd', settings: encryption }));

@@ -37,7 +37,6 @@ export interface CopyOptions {
 export interface CopyEnd {
   /** By target name. */
   readonly dataBytes: ReadonlyMap<string, number>;
-  /** By stage, all disks together. */
 }
 
 const POLL_MS = 250;
