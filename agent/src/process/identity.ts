@@ -15,3 +15,12 @@ export async function processesWithArgument(argument: string): Promise<readonly 
   );
   return found.filter((pid) => pid !== undefined);
 }
+
+/** Sends a signal to a process; one that has ended meanwhile needs none. */
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}

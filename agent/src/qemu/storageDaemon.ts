@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
-import { processesWithArgument } from '../process/identity.ts';
+import { processesWithArgument, signalProcess } from '../process/identity.ts';
 import { connectQmp, QmpError, type Qmp } from './qmp.ts';
 
 /** A block job as query-jobs reports it. Progress is in bytes of the disk's address space. */
@@ -73,7 +73,7 @@ export async function stopStorageDaemon(directory: string): Promise<void> {
   for (const name of ['SIGTERM', 'SIGKILL'] as const) {
     const pids = await processesWithArgument(argument);
     if (pids.length === 0) return;
-    for (const pid of pids) process.kill(pid, name);
+    for (const pid of pids) signalProcess(pid, name);
     const deadline = Date.now() + STOP_DEADLINE_MS;
     while ((await processesWithArgument(argument)).length > 0 && Date.now() < deadline) await sleep(20);
   }

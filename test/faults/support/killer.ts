@@ -6,6 +6,7 @@
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { signalProcess } from '@holdfast/agent/process/identity.ts';
 import type { KillPlan } from './plan.ts';
 
 const [, program = ''] = process.argv;
@@ -54,7 +55,7 @@ function kill(victims: string, step: string): void {
     const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
     for (const pid of [String(process.ppid), ...pids]) {
       if (!commandLine(Number(pid)).includes(victims)) continue;
-      process.kill(Number(pid), 'SIGKILL');
+      signalProcess(Number(pid), 'SIGKILL');
     }
   }
   process.kill(process.pid, 'SIGKILL');
