@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
-import { appendFile, mkdir, open, readdir } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { appendFile, mkdir, open, readdir, rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { isStart } from '../e2e/support/events.ts';
-import { restingDisk, slowly } from '../e2e/support/guests.ts';
+import { filesDisk, restingDisk, slowly } from '../e2e/support/guests.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { processesNaming } from '../harness/leftovers.ts';
+import { until } from '../lab/deadline.ts';
 import { MiB } from '../lab/spec.ts';
 import { nothingLeft } from './support/nothingLeft.ts';
 
@@ -108,7 +112,7 @@ describe('a repository that cannot take a backup', () => {
   it('a limit that is negative or absurd is refused while the backup runs', async () => {
     const { client } = fixture.holdfast;
     const followed = await client.takeBackup(
-      { zone: 'z1', domain: fixture.guest.uuid, settings: slowly },
+      { zone: 'z1', domain: fixture.guest.uuid, repository: 'nas-z1', settings: slowly },
       async (event) => {
         if (!isStart(event, Stage.STAGE_CONVERT)) return;
         const { operations: all } = await client.call(
@@ -132,65 +136,101 @@ describe('a repository that cannot take a backup', () => {
 });
 
 describe('scratch space that runs out', () => {
-  const fixture = useHoldfast({
-    guest: {
-      disks: [{ target: 'vda', sizeBytes: 192 * MiB, content: { kind: 'files', fileBytes: 96 * MiB } }],
-      start: true,
-    },
-  });
-
-  it('ends the backup before the guest notices', async () => {
-    const { lab, holdfast, guest } = fixture;
+  const stack = new AsyncDisposableStack();
+  // Before the fixture's own `after`, which removes the lab.
+  after(() => stack.disposeAsync());
+  const fixture = useHoldfast({ guest: { disks: [filesDisk, restingDisk(96)] } });
+  before(async () => {
+    const { lab, holdfast } = fixture;
     const { scratchDirectory } = holdfast.agent;
     // One file system in two mount namespaces: that of the agent and that of QEMU.
     const disk = path.join(holdfast.directory, 'scratch.ext4');
     await appendFile(disk, '');
     await execa('truncate', ['-s', '48M', disk]);
     await execa('mke2fs', ['-q', '-t', 'ext4', '-m', '0', disk]);
-    await using mounts = new AsyncDisposableStack();
     const { stdout: loop } = await execa('losetup', ['--find', '--show', disk]);
-    mounts.defer(async () => {
+    stack.defer(async () => {
       await execa('losetup', ['--detach', loop]);
     });
     await execa('mount', [loop, scratchDirectory]);
-    mounts.defer(() => unmount(scratchDirectory));
+    stack.defer(() => unmount(scratchDirectory));
     const [program = '', ...args] = lab.enter(['mount', loop, scratchDirectory]);
     await execa(program, args);
-    mounts.defer(async () => {
+    stack.defer(async () => {
       const [inside = '', ...rest] = lab.enter(['umount', '--lazy', scratchDirectory]);
       await execa(inside, rest);
     });
     await execa('chmod', ['711', scratchDirectory]);
     await execa('rmdir', [path.join(scratchDirectory, 'lost+found')]);
+  });
+  afterEach(() => nothingLeft(fixture.lab, fixture.holdfast, [fixture.holdfast.agent.scratchDirectory]));
 
-    // What is overwritten goes to scratch; each file on the disk is, once, in small pieces.
-    const overwrite =
-      'for f in $(find /data/files -type f); do dd if=/dev/zero of=$f bs=64k count=16 conv=notrunc,fsync || exit 1; done';
-    const writing = Promise.withResolvers<number>();
-    const followed = await holdfast.client.takeBackup(
-      { zone: 'z1', domain: guest.uuid, settings: { 'nas.backup.bandwidth.limit.mbps': '1' } },
-      (event) => {
-        if (isStart(event, Stage.STAGE_CONVERT)) {
-          guest.exec(['/bin/sh', '-c', overwrite], 120_000).then((result) => {
-            writing.resolve(result.exitCode);
-          }, writing.reject);
-        }
-        return undefined;
+  /** A slow backup in which the guest overwrites a disk from its end, so that nothing of it was copied before. */
+  const overwriting = async (
+    script: string,
+    meanwhile: (jobId: string, write: () => Promise<unknown>) => Promise<unknown> = (_, write) => write(),
+  ): Promise<HoldfastError> => {
+    const { holdfast, guest } = fixture;
+    const written = `/data/${randomUUID()}`;
+    const arg = ['-c', `(${script}); echo $? > ${written}; sync`];
+    const { id } = await holdfast.client.startBackup({
+      zone: 'z1',
+      domain: guest.uuid,
+      settings: { 'nas.backup.bandwidth.limit.mbps': '1' },
+    });
+    const write = () => guest.command('guest-exec', { path: '/bin/sh', arg });
+    const followed = await holdfast.client.follow(id, async (event) => {
+      if (isStart(event, Stage.STAGE_CONVERT)) await meanwhile(id, write);
+    });
+    assert.equal(await guest.state(), 'running');
+    const exitCode = await until('The guest has written everything', 120_000, () =>
+      guest.readFile(written).then(
+        (text) => (text === '' ? undefined : text.trim()),
+        () => undefined,
+      ),
+    );
+    assert.equal(exitCode, '0');
+    return failed(followed);
+  };
+
+  it('ends the backup before the guest notices', async () => {
+    const error = await overwriting(
+      'for i in $(seq 383 -1 128); do dd if=/dev/zero of=/dev/vdb bs=256k count=1 seek=$i conv=notrunc,fsync || exit 1; done',
+    );
+    assert.equal(error.reason, 'SCRATCH_FULL', error.message);
+    assert.match(error.message, /given up/);
+  });
+
+  it('before anyone can act does not leave the guest stopped, and loses none of its writes', async () => {
+    const { guest } = fixture;
+    const error = await overwriting(
+      'dd if=/dev/zero of=/dev/vdb bs=1M count=64 seek=32 conv=notrunc,fsync',
+      async (jobId, write) => {
+        const runners = (await processesNaming(jobId)).filter(({ argv }) =>
+          argv.some((word) => word.endsWith('runner.ts')),
+        );
+        assert.equal(runners.length, 1);
+        for (const { pid } of runners) process.kill(pid, 'SIGSTOP');
+        await write();
+        await until('QEMU stops the guest', 60_000, async () =>
+          (await guest.state()) === 'paused' ? true : undefined,
+        );
+        for (const { pid } of runners) process.kill(pid, 'SIGCONT');
       },
     );
-    const error = failed(followed);
     assert.equal(error.reason, 'SCRATCH_FULL', error.message);
-    assert.equal(await writing.promise, 0);
-    assert.equal(await guest.state(), 'running');
-    await guest.writeFile('/data/after.txt', 'still here');
-    await nothingLeft(lab, holdfast, [scratchDirectory]);
+  });
 
-    await execa('fallocate', ['-l', '44M', path.join(scratchDirectory, 'other')]);
-    const again = failed(await holdfast.client.takeBackup({ zone: 'z1', domain: guest.uuid }));
-    assert.equal(again.reason, 'SCRATCH_FULL');
-    assert.match(again.message, /not begun/);
-    await execa('rm', [path.join(scratchDirectory, 'other')]);
-    await nothingLeft(lab, holdfast, [scratchDirectory]);
+  it('keeps a backup from being begun', async () => {
+    const { holdfast, guest } = fixture;
+    const { scratchDirectory } = holdfast.agent;
+    const { bavail, bsize } = await statfs(scratchDirectory);
+    const other = path.join(scratchDirectory, 'other');
+    await execa('fallocate', ['-l', String(bavail * bsize - MiB), other]);
+    const error = failed(await holdfast.client.takeBackup({ zone: 'z1', domain: guest.uuid }));
+    assert.equal(error.reason, 'SCRATCH_FULL');
+    assert.match(error.message, /not begun/);
+    await rm(other);
   });
 });
 

@@ -25,7 +25,7 @@ export async function* restoreBackup(context: JobContext, start: RestoreBackupSt
     {
       job: { kind: 'mirror' },
       stages: [Stage.STAGE_CONVERT],
-      watch: () => Promise.resolve(),
+      watch: () => undefined,
       explain: (error) =>
         Promise.resolve(
           /no space left|quota exceeded/i.test(error)

@@ -13,7 +13,7 @@ import { openSources } from '../stages/openSources.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
 import { publish } from '../stages/publish.ts';
 import { quiesce, type Snapshot } from '../stages/quiesce.ts';
-import { requireScratchSpace } from '../stages/scratch.ts';
+import { guardScratch, type ScratchGuard } from '../stages/scratch.ts';
 
 /** The stages of a backup, in order. */
 export function backupStages(start: TakeBackupStart): readonly Stage[] {
@@ -51,6 +51,10 @@ async function* fromSnapshot(
   prepared: Prepared,
   snapshot: Snapshot,
 ): StageRun<BackupResult> {
+  const guard =
+    snapshot.kind === 'running'
+      ? guardScratch(dirname(context.scratchDirectory), () => snapshot.end.now())
+      : undefined;
   try {
     const sources = await openSources(context, prepared, snapshot);
     const copied = yield* copy(
@@ -60,7 +64,7 @@ async function* fromSnapshot(
       {
         job: { kind: 'backup', compress: prepared.layout.compression !== '' },
         stages: passStages(start),
-        watch: () => watchSource(context, prepared, snapshot),
+        watch: () => { watchSource(prepared, snapshot, guard); },
         explain: () => explainSource(context, prepared),
       },
       context.now,
@@ -68,6 +72,7 @@ async function* fromSnapshot(
     await requireStillStopped(context, prepared, snapshot);
     const storedBytes = await finishImages(prepared);
     // The guest is let go as soon as its data has been read and QEMU reads no more of it.
+    guard?.close();
     if (snapshot.kind === 'running') await snapshot.end.now();
 
     const checked = start.options?.integrityCheck === true;
@@ -82,7 +87,11 @@ async function* fromSnapshot(
       Stage.STAGE_PUBLISH,
       publish(context, start, prepared, snapshot, { dataBytes: copied.dataBytes, storedBytes, checked }),
     );
+  } catch (error) {
+    // The guest was let go, which everything that reads from it fails of.
+    throw guard?.failure ?? error;
   } finally {
+    guard?.close();
     if (snapshot.kind === 'stopped') await snapshot.watch.stop();
   }
 }
@@ -97,9 +106,9 @@ function imagesOf(prepared: Prepared, storedBytes: ReadonlyMap<string, number>):
   }));
 }
 
-async function watchSource(context: JobContext, prepared: Prepared, snapshot: Snapshot): Promise<void> {
-  if (snapshot.kind === 'running') await requireScratchSpace(dirname(context.scratchDirectory));
-  else if (snapshot.watch.wasStarted()) throw domainStarted(prepared);
+function watchSource(prepared: Prepared, snapshot: Snapshot, guard: ScratchGuard | undefined): void {
+  if (guard?.failure !== undefined) throw guard.failure;
+  if (snapshot.kind === 'stopped' && snapshot.watch.wasStarted()) throw domainStarted(prepared);
 }
 
 /** A start that has ended again by now counts too: it may have written. */

@@ -49,10 +49,16 @@ export async function runningBackupSocket(virsh: Virsh, uuid: string): Promise<s
   return child(parseXml(result.stdout), 'server')?.getAttribute('socket') ?? '';
 }
 
-/** Ends the pull backup that offers its disks on `socket`, if it still runs. Another one is not touched. */
+/**
+ * Ends the pull backup that offers its disks on `socket`, if it still runs. Another one is not touched.
+ *
+ * A write of the guest that found no scratch space has stopped the guest (QEMU's werror=enospc). With the backup ended,
+ * nothing of it is kept any more: QEMU writes it once again as the guest is resumed.
+ */
 export async function endPullBackup(virsh: Virsh, uuid: string, socket: string): Promise<void> {
-  if ((await runningBackupSocket(virsh, uuid)) !== socket) return;
-  await virsh.command(['domjobabort', uuid]);
+  if ((await runningBackupSocket(virsh, uuid)) === socket) await virsh.command(['domjobabort', uuid]);
+  const { stdout } = await virsh.attempt(['domstate', uuid, '--reason']);
+  if (stdout.trim() === 'paused (I/O error)') await virsh.command(['resume', uuid]);
 }
 
 function backupXml(backup: PullBackup): string {

@@ -29,7 +29,7 @@ export interface CopyOptions {
   /** The stages that this one pass is: blockjob and convert, and encrypt when that is on. */
   readonly stages: readonly Stage[];
   /** Looked at all the time; throws when the copy must be given up. */
-  readonly watch: () => Promise<void>;
+  readonly watch: () => void;
   /** Gives a failed job its real reason, or undefined. */
   readonly explain: (error: string) => Promise<HoldfastError | undefined>;
 }
@@ -81,7 +81,7 @@ export async function* copy(
           dataBytes: new Map(disks.map((disk) => [disk.target, totalBytes(disk.extents)])),
         };
       }
-      await options.watch();
+      options.watch();
       await sleep(POLL_MS, undefined, { signal: control.signal }).catch(() => undefined);
       control.signal.throwIfAborted();
     }

@@ -1,30 +1,107 @@
 import { mkdir, statfs } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 
 const MIB = 1_048_576;
+const SECOND = 1_000;
 
-/** At least this much stays free, so that a guest that writes fast does not fill the rest between two looks. */
+/** At least this much stays free. */
 const RESERVE_BYTES = 256 * MIB;
 /** On a small file system the reserve is this part of it. */
 const RESERVE_SHARE = 0.1;
 
+const LOOK_EVERY_MS = 100;
+/** Between the last look and the end of libvirt's backup job the guest may go on as fast as it ever did. */
+const REACTION_MS = 2 * SECOND;
+
+/** Space on the file system that holds the scratch images. */
+export interface ScratchSpace {
+  readonly sizeBytes: number;
+  readonly freeBytes: number;
+}
+
 /**
- * What the guest overwrites during a backup is kept in scratch space first, and its writes fail when that is full. So
- * the backup is given up while there still is some.
+ * What the guest overwrites during a backup is kept in scratch space first, and its writes fail when that is full. So a
+ * backup is not begun without some.
  *
  * @param directory on the local file system that holds the scratch images; made when it is not there
  * @throws HoldfastError SCRATCH_FULL
  */
 export async function requireScratchSpace(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o711 });
+  const space = await spaceOf(directory);
+  if (space.freeBytes <= reserveBytes(space, 0)) throw scratchFull(directory, space, 'not begun');
+}
+
+/** Looks after the scratch space of a backup that runs. */
+export interface ScratchGuard {
+  /** Why the backup was given up; undefined while there is space. */
+  readonly failure: HoldfastError | undefined;
+  close(): void;
+}
+
+/**
+ * Gives a backup up while there still is scratch space: `giveUp` lets the guest go at once, whatever else the job is busy
+ * with. How early follows how fast the guest has filled the space so far.
+ *
+ * @param giveUp ends libvirt's backup job; when it fails, the job's undo log tries again
+ */
+export function guardScratch(
+  directory: string,
+  giveUp: () => Promise<void>,
+  space: (directory: string) => Promise<ScratchSpace> = spaceOf,
+): ScratchGuard {
+  const closed = new AbortController();
+  let failure: HoldfastError | undefined;
+  let last: { readonly freeBytes: number; readonly atMs: number } | undefined;
+  let fastestBytesPerMs = 0;
+
+  const look = async (): Promise<void> => {
+    const found = await space(directory);
+    const atMs = performance.now();
+    if (last !== undefined) {
+      fastestBytesPerMs = Math.max(
+        fastestBytesPerMs,
+        (last.freeBytes - found.freeBytes) / (atMs - last.atMs),
+      );
+    }
+    last = { freeBytes: found.freeBytes, atMs };
+    if (found.freeBytes > reserveBytes(found, fastestBytesPerMs)) return;
+    failure = scratchFull(directory, found, 'given up');
+    await giveUp();
+  };
+  const watch = async (): Promise<void> => {
+    while (!closed.signal.aborted && failure === undefined) {
+      // A look that fails says nothing; the next one may. Giving up is tried again by the undo log.
+      await look().catch(() => undefined);
+      await sleep(LOOK_EVERY_MS, undefined, { signal: closed.signal }).catch(() => undefined);
+    }
+  };
+  void watch();
+  return {
+    get failure() {
+      return failure;
+    },
+    close: () => {
+      closed.abort();
+    },
+  };
+}
+
+/** What must stay free when the guest fills `bytesPerMs`. */
+function reserveBytes({ sizeBytes }: ScratchSpace, bytesPerMs: number): number {
+  return Math.max(Math.min(RESERVE_BYTES, sizeBytes * RESERVE_SHARE), bytesPerMs * REACTION_MS);
+}
+
+async function spaceOf(directory: string): Promise<ScratchSpace> {
   const { bsize, blocks, bavail } = await statfs(directory);
-  const freeBytes = bsize * bavail;
-  const reserveBytes = Math.min(RESERVE_BYTES, bsize * blocks * RESERVE_SHARE);
-  if (freeBytes > reserveBytes) return;
-  throw new HoldfastError(
+  return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+}
+
+function scratchFull(directory: string, { freeBytes }: ScratchSpace, what: string): HoldfastError {
+  return new HoldfastError(
     'SCRATCH_FULL',
     `Only ${Math.floor(freeBytes / MIB)} MiB are free in ${directory}, where the backup keeps what the guest overwrites ` +
-      'meanwhile. It was not begun, or given up, so that no write of the guest fails. Make space, or set another ' +
-      'scratch directory.',
+      `meanwhile. It was ${what}, so that no write of the guest fails. Make space, or set another scratch directory.`,
   );
 }
