@@ -16,7 +16,14 @@ import { deleteBackup } from '../repository/deleteBackup.ts';
 import type { Repository } from '../repository/repository.ts';
 import type { Repositories } from '../repository/repositories.ts';
 import { jobStream } from './jobStream.ts';
-import { requireField, requireZone, validBackup, validRestore, validVerify } from './validate.ts';
+import {
+  requireField,
+  requireZone,
+  validBackup,
+  validRepository,
+  validRestore,
+  validVerify,
+} from './validate.ts';
 
 export interface AgentParts {
   readonly zone: string;
@@ -32,7 +39,7 @@ export interface AgentParts {
 export function agentService(parts: AgentParts): AgentServiceServer {
   const { zone, jobs, virsh, repositories, logger } = parts;
   const repository = (ref: RepositoryRef | undefined): Repository =>
-    repositories.get(requireField(ref, 'repository'));
+    repositories.get(validRepository(requireField(ref, 'repository')));
   return {
     takeBackup: jobStream(parts, 'TakeBackup', (start) => {
       validBackup(start);
@@ -61,6 +68,10 @@ export function agentService(parts: AgentParts): AgentServiceServer {
           concurrency: VIRSH_AT_ONCE,
         }),
       };
+    }),
+    prepareRepository: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      return repository(request.repository).prepare();
     }),
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);

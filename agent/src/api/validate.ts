@@ -1,5 +1,6 @@
 import { isAbsolute, normalize } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import type {
   BackupRef,
@@ -41,7 +42,7 @@ export function requireBandwidth(limitMibps: bigint): void {
 export function validBackup(start: TakeBackupStart): void {
   requireUuid(start.backupId, 'backup_id');
   if (start.domain === '') throw refuse('domain is missing.');
-  requirePath(requireField(start.repository, 'repository'));
+  validRepository(requireField(start.repository, 'repository'));
   const options = requireField(start.options, 'options');
   if (!COMPRESSIONS.includes(options.compression))
     throw refuse('options.compression must be zstd, zlib or empty.');
@@ -72,7 +73,7 @@ export function validRestore(start: RestoreBackupStart): void {
 
 function requireBackup(backup: BackupRef | undefined): void {
   const given = requireField(backup, 'backup');
-  requirePath(requireField(given.repository, 'backup.repository'));
+  validRepository(requireField(given.repository, 'backup.repository'));
   requireUuid(given.backupId, 'backup.backup_id');
   const path = normalize(given.path);
   if (given.path === '' || isAbsolute(path) || path.startsWith('..') || path.includes('\0')) {
@@ -81,9 +82,10 @@ function requireBackup(backup: BackupRef | undefined): void {
   if (given.secret !== '') requireSecret(given.secret);
 }
 
-function requirePath(repository: RepositoryRef): void {
-  if (isAbsolute(repository.path) && !repository.path.includes('\0')) return;
-  throw refuse('repository.path must be an absolute path.');
+/** The repository with its place in one form. @throws HoldfastError INVALID_REQUEST */
+export function validRepository(repository: RepositoryRef): RepositoryRef {
+  if (repository.repositoryId !== '') requireUuid(repository.repositoryId, 'repository.repository_id');
+  return { ...repository, ...parseRepositoryPlace(repository) };
 }
 
 function requireUuid(text: string, name: string): void {

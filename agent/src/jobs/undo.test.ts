@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { link, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { withoutCredentials } from '../repository/repository.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { scriptedVirsh } from '../testing/virsh.ts';
 import { openJournal, readJournal, type Journal } from './journal.ts';
@@ -44,7 +46,7 @@ describe('an undo log', () => {
     await undo.promise(remove(at('one')));
     const bad: UndoAction = {
       kind: 'remove-folder',
-      repository: { name: 'r', type: 0, path: at('two') },
+      repository: withoutCredentials(RepositoryRef.fromPartial({ name: 'r', path: at('two') })),
       folder: 'x',
     };
     await undo.promise(bad);
@@ -61,7 +63,7 @@ describe('an undo log', () => {
   it('tries again what failed, after it was opened anew', async () => {
     const bad: UndoAction = {
       kind: 'remove-folder',
-      repository: { name: 'r', type: 0, path: at('f') },
+      repository: withoutCredentials(RepositoryRef.fromPartial({ name: 'r', path: at('f') })),
       folder: 'x',
     };
     await writeFile(at('f'), '');
@@ -170,7 +172,7 @@ describe('an undo log', () => {
     assert.equal(
       describeUndo({
         kind: 'remove-folder',
-        repository: { name: 'nas', type: 0, path: '/x' },
+        repository: withoutCredentials(RepositoryRef.fromPartial({ name: 'nas', path: '/x' })),
         folder: 'f.partial',
       }),
       'remove f.partial from repository nas',

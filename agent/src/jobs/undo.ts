@@ -1,10 +1,9 @@
 import { readFile, rm, stat } from 'node:fs/promises';
-import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
-import { openRepository } from '../repository/repository.ts';
+import { openRepository, type JournaledRef } from '../repository/repository.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 
 /**
@@ -16,7 +15,7 @@ export type UndoAction =
   | { readonly kind: 'release-lock'; readonly path: string; readonly owner: string }
   /** Takes back the final names of files that still have their temporary ones; another file of the name stays. */
   | { readonly kind: 'unlink'; readonly links: readonly FileLink[] }
-  | { readonly kind: 'remove-folder'; readonly repository: RepositoryRef; readonly folder: string }
+  | { readonly kind: 'remove-folder'; readonly repository: JournaledRef; readonly folder: string }
   | { readonly kind: 'stop-storage-daemon'; readonly directory: string }
   | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
   | { readonly kind: 'thaw'; readonly domainUuid: string };

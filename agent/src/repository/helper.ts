@@ -2,6 +2,8 @@
  * The program that touches a repository: one process for each repository, because a call into a hung NAS never comes
  * back and would take its whole process with it. Speaks over the IPC channel of child_process.fork.
  */
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Reason } from '@holdfast/common/reasons.ts';
 import { operationsOn, type Operations } from './operations.ts';
 
 /** One call. */
@@ -13,12 +15,19 @@ export interface HelperRequest {
 
 /** Its answer. */
 export type HelperResponse =
-  | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
+  { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: HelperError };
 
-const [root] = process.argv.slice(2);
-if (root === undefined || process.send === undefined) throw new Error('started by the agent only');
-const operations = operationsOn(root);
+/** An error as it goes over IPC: with the reason of a HoldfastError, or the code of one of the system. */
+export interface HelperError {
+  readonly reason: Reason | undefined;
+  readonly code: string;
+  readonly message: string;
+}
+
+const [root, repositoryId] = process.argv.slice(2);
+if (root === undefined || repositoryId === undefined || process.send === undefined)
+  throw new Error('started by the agent only');
+const operations = operationsOn(root, repositoryId);
 const answer = (response: HelperResponse): boolean | undefined => process.send?.(response);
 
 process.on('message', (request: HelperRequest) => {
@@ -28,7 +37,8 @@ process.on('message', (request: HelperRequest) => {
     (result) => answer({ id: request.id, result }),
     (error: unknown) => {
       const { code = '', message } = error as NodeJS.ErrnoException;
-      return answer({ id: request.id, error: { code, message } });
+      const reason = error instanceof HoldfastError ? error.reason : undefined;
+      return answer({ id: request.id, error: { reason, code, message } });
     },
   );
 });

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { encodeManifest, manifestMac, parseManifest, readManifest, sha256 } from './manifestFile.ts';
 import { openRepository, type Repository } from './repository.ts';
@@ -30,7 +31,7 @@ describe('a manifest', () => {
   beforeEach(async () => {
     directory = await temporaryDirectory();
     await mkdir(at(''));
-    repository = openRepository({ name: 'r', path: directory.path });
+    repository = openRepository(RepositoryRef.fromPartial({ name: 'r', path: directory.path }));
   });
   afterEach(async () => {
     repository.close();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { processesWithArgument } from '../process/identity.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
@@ -19,7 +20,7 @@ describe('a repository', () => {
   });
   const at = (name: string): string => join(directory.path, name);
   function open(path = directory.path, name = 'nas'): Repository {
-    const repository = openRepository({ name, path });
+    const repository = openRepository(RepositoryRef.fromPartial({ name, path }));
     opened.push(repository);
     return repository;
   }
@@ -157,7 +158,10 @@ describe('a repository', () => {
   it('that hangs is stalled, while others go on, and works again once it answers', async () => {
     await mkdir(at('hung'));
     await mkdir(at('well'));
-    const hung = openRepository({ name: 'hung', path: at('hung') }, { deadlineMs: 500, slowDeadlineMs: 500 });
+    const hung = openRepository(RepositoryRef.fromPartial({ name: 'hung', path: at('hung') }), {
+      deadlineMs: 500,
+      slowDeadlineMs: 500,
+    });
     opened.push(hung);
     // A new helper has half a second to start, which a busy machine may not give it.
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);

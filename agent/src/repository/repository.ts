@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { HelperRequest, HelperResponse } from './helper.ts';
+import type { HelperError, HelperRequest, HelperResponse } from './helper.ts';
 import type { Operations } from './operations.ts';
 
 /** A repository, as the processes of the agent use it: every call has a deadline, and none can hang its caller. */
@@ -31,7 +31,7 @@ const SLOW: readonly (keyof Operations)[] = ['syncFile', 'removeFolder'];
 
 /** Opens a repository. Its helper process starts with the first call and ends with close() or with its parent. */
 export function openRepository(
-  ref: Pick<RepositoryRef, 'name' | 'path'>,
+  ref: JournaledRef & Partial<RepositoryRef>,
   deadlines: Deadlines = DEADLINES,
 ): Repository {
   const pending = new Map<number, Pending>();
@@ -48,7 +48,7 @@ export function openRepository(
     pending.clear();
   };
   const start = (): ChildProcess => {
-    const child = fork(fileURLToPath(new URL('./helper.ts', import.meta.url)), [ref.path], {
+    const child = fork(fileURLToPath(new URL('./helper.ts', import.meta.url)), [ref.path, ref.repositoryId], {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       execArgv: [],
@@ -95,6 +95,7 @@ export function openRepository(
       failAll(new HoldfastError('REPOSITORY_FAILED', `Repository ${ref.name} was closed.`));
     },
     probe: call('probe'),
+    prepare: call('prepare'),
     makeFolder: call('makeFolder'),
     createFile: call('createFile'),
     syncFile: call('syncFile'),
@@ -108,12 +109,19 @@ export function openRepository(
   };
 }
 
-function repositoryError(
-  ref: Pick<RepositoryRef, 'name' | 'path'>,
-  error: { readonly code: string; readonly message: string },
-): HoldfastError {
+/** A repository as it may stand in a file: without its credentials. */
+export type JournaledRef = Omit<RepositoryRef, 'credentials'>;
+
+export function withoutCredentials(ref: RepositoryRef): JournaledRef {
+  const { credentials: _secret, ...journaled } = ref;
+  return journaled;
+}
+
+function repositoryError(ref: JournaledRef, error: HelperError): HoldfastError {
   const where = `Repository ${ref.name} (${ref.path})`;
   const metadata = { repository: ref.name };
+  if (error.reason !== undefined)
+    return new HoldfastError(error.reason, `${where}: ${error.message}`, { metadata });
   switch (error.code) {
     case 'ENOSPC':
     case 'EDQUOT':

@@ -1,4 +1,9 @@
-import { GetRepositoryResponse, Repository, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import {
+  AddRepositoryRequest,
+  GetRepositoryResponse,
+  Repository,
+  RepositoryType,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Command } from 'commander';
 import { withSession, type Context } from '../context.ts';
 import { formatBytes } from '../format/bytes.ts';
@@ -29,12 +34,12 @@ function addAdd(parent: Command, context: Context): void {
         const { repository } = await call(
           session,
           session.repositories.addRepository.bind(session.repositories),
-          {
+          AddRepositoryRequest.fromPartial({
             zone: options.zone,
             name,
             path,
             type: RepositoryType.REPOSITORY_TYPE_LOCAL,
-          },
+          }),
         );
         print(Repository.toJSON(Repository.fromPartial(repository ?? {})), () => [
           `Repository ${safe(name)} was added to zone ${safe(options.zone)}.`,

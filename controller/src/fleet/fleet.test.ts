@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
 import { TEST_DEADLINE_MS, ask, jobOf, refused, startLab, takeBackup, type Lab } from '../testing/lab.ts';
 
@@ -18,7 +19,10 @@ describe('hosts and repositories', function () {
   const addHost = (zone: string, name: string, address: string) =>
     ask(lab.clients.hosts.addHost.bind(lab.clients.hosts), { zone, name, address });
   const addRepository = (zone: string, name: string, path: string) =>
-    ask(lab.clients.repositories.addRepository.bind(lab.clients.repositories), { zone, name, type: 1, path });
+    ask(
+      lab.clients.repositories.addRepository.bind(lab.clients.repositories),
+      AddRepositoryRequest.fromPartial({ zone, name, type: 1, path }),
+    );
 
   it('asks an agent who it is, and refuses one of another zone', async () => {
     const stranger = await lab.startAgent('h9', 'z9');
