@@ -1,7 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
-import { openRepository } from '../repository/repository.ts';
 import { stage, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
@@ -46,7 +45,7 @@ async function* openAndPrepare(
 ): AsyncGenerator<JobEvent, StageEnd<PreparedRestore>, undefined> {
   if (start.backup?.repository === undefined)
     throw new HoldfastError('INVALID_REQUEST', 'backup is missing.');
-  const repository = openRepository(start.backup.repository);
+  const repository = await context.openRepository(start.backup.repository);
   try {
     const { result } = yield* openBackup(repository, start.backup);
     return { result: await prepareRestore(context, start, result) };

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
@@ -72,5 +72,7 @@ async function readId(root: string): Promise<string | undefined> {
   const text = await readFile(join(root, REPOSITORY_ID_FILE), 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   });
+  // A directory that is not there has its own error.
+  if (text === undefined) await stat(root);
   return text?.trim();
 }

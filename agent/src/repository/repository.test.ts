@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { processesWithArgument } from '../process/identity.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
+import { openLocal } from '../testing/repository.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
-import { openRepository, type Repository } from './repository.ts';
+import type { Repository } from './repository.ts';
 
 describe('a repository', () => {
   let directory: Awaited<ReturnType<typeof temporaryDirectory>>;
@@ -20,7 +20,7 @@ describe('a repository', () => {
   });
   const at = (name: string): string => join(directory.path, name);
   function open(path = directory.path, name = 'nas'): Repository {
-    const repository = openRepository(RepositoryRef.fromPartial({ name, path }));
+    const repository = openLocal(path, name);
     opened.push(repository);
     return repository;
   }
@@ -158,10 +158,8 @@ describe('a repository', () => {
   it('that hangs is stalled, while others go on, and works again once it answers', async () => {
     await mkdir(at('hung'));
     await mkdir(at('well'));
-    const hung = openRepository(RepositoryRef.fromPartial({ name: 'hung', path: at('hung') }), {
-      deadlineMs: 500,
-      slowDeadlineMs: 500,
-    });
+    const deadlines = { deadlineMs: 500, slowDeadlineMs: 500 };
+    const hung = openLocal(at('hung'), 'hung', { deadlines });
     opened.push(hung);
     // A new helper has half a second to start, which a busy machine may not give it.
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);

@@ -16,7 +16,7 @@ import {
 } from '../qemu/layout.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { backupFolder, partialFolder, ZONE_KEYS_FOLDER } from '../repository/layout.ts';
-import { openRepository, withoutCredentials, type Repository } from '../repository/repository.ts';
+import { withoutPassword, type Repository } from '../repository/repository.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import { lockDomain } from './lockDomain.ts';
@@ -75,7 +75,7 @@ export async function* prepare(
   }
   const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
   const repositoryRef = required(start.repository, 'repository');
-  const repository = openRepository(repositoryRef);
+  const repository = await context.openRepository(repositoryRef);
   await repository.probe();
 
   await lockDomain(context, domain);
@@ -101,7 +101,7 @@ export async function* prepare(
   const folder = backupFolder(domain.uuid, context.now(), start.backupId);
   const partial = await context.undo.promise({
     kind: 'remove-folder',
-    repository: withoutCredentials(repositoryRef),
+    repository: withoutPassword(repositoryRef),
     folder: partialFolder(folder),
   });
   await repository.makeFolder(partialFolder(folder));
