@@ -75,8 +75,10 @@ export function parseRepositoryPlace(given: GivenPlace): RepositoryPlace {
       checkCephCredentials(credentials);
       return mounted(given, parseCeph(given.address));
     case RepositoryType.UNRECOGNIZED:
-      throw refuse('There is no such type of repository.');
+      break;
   }
+  // A number that a newer caller knows is none of the cases.
+  throw refuse(`There is no repository type ${type}.`);
 }
 
 /** The address or the path, for people. */

@@ -126,10 +126,9 @@ describe('a repository on a CephFS', () => {
     const directory = await holdfast.restoreDirectory();
     succeeded(await client.restoreBackup({ backupId, host: agent.hostName, directory }));
     const [file = ''] = (await readdir(directory)).filter((name) => name.includes('vda'));
-    await requireSameContent(
-      { path: guest.disk('vda').path, format: 'qcow2' },
-      { path: path.join(directory, file), format: 'qcow2' },
-    );
+    const [source] = guest.disks;
+    assert.ok(source);
+    await requireSameContent(source, { path: path.join(directory, file), format: 'qcow2' });
     succeeded(await client.deleteBackup(backupId));
     assert.deepEqual(
       (await readdir(path.join(outside, 'nas'))).filter((name) => name === folder),
@@ -160,10 +159,17 @@ describe('a repository on a CephFS', () => {
     other[other.length - 1] = (other.at(-1) ?? 0) ^ 1;
     await ceph.makeUser('client.reader', ['mon', 'allow r', 'osd', 'allow r', 'mds', 'allow r']);
     const reader = (await ceph.ceph(['auth', 'get-key', 'client.reader'])).trim();
+    const quick = { mountOptions: ['mount_timeout=3'] };
     for (const [more, reason, message] of [
       [{ address: `${ceph.monitors}:/nowhere` }, 'MOUNT_FAILED', /No such file/],
-      [{ credentials: { ...credentials, username: 'nobody' } }, 'MOUNT_FAILED', /./],
-      [{ credentials: { ...credentials, password: other.toString('base64') } }, 'MOUNT_FAILED', /./],
+      [{ ...quick, credentials: { ...credentials, username: 'nobody' } }, 'MOUNT_FAILED', /name or key/],
+      [
+        { ...quick, credentials: { ...credentials, password: other.toString('base64') } },
+        'MOUNT_FAILED',
+        /name or key/,
+      ],
+      [{ ...quick, address: '127.0.0.1:1:/' }, 'REPOSITORY_STALLED', /does not answer/],
+      [{ ...quick, address: 'no-such-host.invalid:/' }, 'MOUNT_FAILED', /no-such-host/],
       [{ credentials: { ...credentials, username: 'reader', password: reader } }, 'REPOSITORY_UNUSABLE', /./],
       [{ mountOptions: ['fs=none'] }, 'MOUNT_FAILED', /./],
       [{ mountOptions: ['secret=abc'] }, 'INVALID_REQUEST', /fields of their own/],

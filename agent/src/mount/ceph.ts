@@ -1,4 +1,5 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
+import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { splitOption } from '@holdfast/common/mountOptions.ts';
@@ -12,6 +13,9 @@ import type { MountPlace } from './place.ts';
 
 /** Below the deadline, so that the client's own words arrive. */
 const MONITOR_SECONDS = 20;
+const HELLO_DEADLINE_MS = 3_000;
+/** Of messenger v2 and v1. */
+const DEFAULT_PORTS = [3300, 6789];
 const KEYRING_FILE = 'keyring';
 /** What the options of mount.ceph(8) are to ceph-fuse. Those that tune the kernel's client alone have no counterpart. */
 const FUSE_OPTIONS: Readonly<Record<string, string>> = {
@@ -77,7 +81,7 @@ async function mountByFuse(
   await rm(keyring, { force: true });
   await writeFile(keyring, `[client.${username}]\n\tkey = ${password}\n`, { mode: 0o600, flag: 'wx' });
   try {
-    return await run(
+    const result = await run(
       'ceph-fuse',
       [
         // What the host's own ceph.conf says may be of another cluster.
@@ -90,9 +94,42 @@ async function mountByFuse(
       ],
       { deadlineMs: MOUNT_DEADLINE_MS },
     );
+    // ceph-fuse says "timed out" of a monitor that is not there, and of one that refuses the key.
+    if (result.exitCode === 0 || !result.stderr.includes('(110)') || !(await monitorAnswers(monitors)))
+      return result;
+    const stderr = `The monitors answer and do not let client.${username} in: its name or key is wrong, or they have no quorum.`;
+    return { ...result, stderr };
   } finally {
     await rm(keyring, { force: true });
   }
+}
+
+/** Whether one of the monitors says hello, which it does to everybody ("ceph v027", "ceph v2"). */
+async function monitorAnswers(monitors: string): Promise<boolean> {
+  const answers = monitors.split(',').flatMap((monitor) => {
+    const [, host = '', port] = /^\[?(.*?)\]?(?::(\d+))?$/.exec(monitor) ?? [];
+    return (port === undefined ? DEFAULT_PORTS : [Number(port)]).map((each) => saysHello(host, each));
+  });
+  return (await Promise.all(answers)).includes(true);
+}
+
+function saysHello(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host, port, timeout: HELLO_DEADLINE_MS });
+    const end = (found: boolean): void => {
+      socket.destroy();
+      resolve(found);
+    };
+    socket.once('data', (data) => {
+      end(data.toString('latin1').startsWith('ceph v'));
+    });
+    socket.once('timeout', () => {
+      end(false);
+    });
+    socket.once('error', () => {
+      end(false);
+    });
+  });
 }
 
 function fuseArguments(options: readonly string[]): readonly string[] {

@@ -107,11 +107,9 @@ function mountError(stderr: string): HoldfastError {
   // The rest points to manual pages and to dmesg.
   const said = stderr
     .split('\n')
-    .map((line) => line.trim())
-    .filter(
-      (line) =>
-        line !== '' && !/^refer to|^dmesg|dmesg\(1\)|starting ceph client|^\d{4}-\d\d-\d\dT/i.test(line),
-    )
+    // A line of ceph-fuse's log may stand in the middle of another one.
+    .map((line) => line.replace(/\d{4}-\d\d-\d\dT.*/, '').trim())
+    .filter((line) => line !== '' && !/^refer to|dmesg|starting ceph client/i.test(line))
     .join('; ');
   if (NOT_INSTALLED.test(said)) {
     return new HoldfastError(
