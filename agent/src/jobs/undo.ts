@@ -141,7 +141,8 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
     case 'remove-folder': {
       const repository = openRepository(action.repository);
       try {
-        await repository.removeFolder(action.folder);
+        // A repository that does not answer is found out sooner by a question than by a removal.
+        if (await repository.hasFolder(action.folder)) await repository.removeFolder(action.folder);
       } finally {
         repository.close();
       }

@@ -1,7 +1,6 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import { splitOption } from '@holdfast/common/mountOptions.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import type { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
@@ -10,6 +9,7 @@ import { withSecretPipe } from '../process/secretPipe.ts';
 import { SAFE_OPTIONS, withDefaults } from './options.ts';
 import { MOUNT_DEADLINE_MS, type MountPlan, type MountSource } from './plan.ts';
 import type { MountPlace } from './place.ts';
+import { RepositoryProblem } from '../repository/problem.ts';
 
 /** Below the deadline, so that the client's own words arrive. */
 const MONITOR_SECONDS = 20;
@@ -41,7 +41,7 @@ export function cephPlan(source: MountSource): MountPlan {
     mount: async (place) => {
       const credentials = source.credentials;
       if (credentials === undefined) {
-        throw new HoldfastError('MOUNT_FAILED', 'A Ceph repository is mounted with credentials only.');
+        throw new RepositoryProblem('MOUNT_FAILED', 'A Ceph repository is mounted with credentials only.');
       }
       return (await kernelHasCeph())
         ? mountByKernel(source, credentials, place)
@@ -140,7 +140,7 @@ function fuseArguments(options: readonly string[]): readonly string[] {
       const argument = Object.hasOwn(FUSE_OPTIONS, name) ? FUSE_OPTIONS[name] : undefined;
       const given = name === 'ms_mode' ? FUSE_MODES[value] : value;
       if (argument !== undefined && given !== undefined) return `${argument}=${given}`;
-      throw new HoldfastError(
+      throw new RepositoryProblem(
         'MOUNT_FAILED',
         `The mount option ${option} is for the kernel's Ceph client, and the kernel of this host has none.`,
       );

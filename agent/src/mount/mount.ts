@@ -1,6 +1,5 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { lockAlone, type FileLock } from '../process/fileLock.ts';
 import { ProgramFailed, type RunResult } from '../process/run.ts';
@@ -11,6 +10,7 @@ import type { MountPlace } from './place.ts';
 import { MOUNT_DEADLINE_MS, type MountPlan, type MountSource } from './plan.ts';
 import { deviceText, mountAt, type Mount } from './table.ts';
 import { unmountNow } from './unmount.ts';
+import { RepositoryProblem } from '../repository/problem.ts';
 
 const POLL_MS = 50;
 /** How mount(8) and its helpers say that nobody answered. */
@@ -39,7 +39,7 @@ export function mountPlan(source: MountSource): MountPlan {
  * before it. The caller's side holds the place's `users` lock all the time, so that nobody unmounts it.
  *
  * @returns the device number of the mount, by which it is told from the empty directory below it
- * @throws HoldfastError MOUNT_FAILED, REPOSITORY_STALLED, REPOSITORY_UNUSABLE when it can only be read
+ * @throws RepositoryProblem MOUNT_FAILED, REPOSITORY_STALLED, REPOSITORY_UNUSABLE when it can only be read
  */
 export async function ensureMounted(place: MountPlace, plan: MountPlan): Promise<bigint> {
   await mkdir(place.point, { recursive: true, mode: 0o700 });
@@ -63,7 +63,7 @@ export async function ensureMounted(place: MountPlace, plan: MountPlan): Promise
 export async function requireMounted(point: string, device: bigint): Promise<void> {
   const found = await stat(point, { bigint: true });
   if (found.dev === device) return;
-  throw new HoldfastError(
+  throw new RepositoryProblem(
     'REPOSITORY_FAILED',
     'It was unmounted by somebody else. Nothing was written beside it.',
   );
@@ -75,7 +75,7 @@ async function takeTurn(path: string): Promise<FileLock> {
     const turn = lockAlone(path);
     if (turn !== undefined) return turn;
     if (Date.now() > endMs) {
-      throw new HoldfastError(
+      throw new RepositoryProblem(
         'REPOSITORY_STALLED',
         'Another process of this host is still trying to mount it.',
       );
@@ -91,7 +91,7 @@ async function mountNew(place: MountPlace, plan: MountPlan): Promise<void> {
   } catch (error) {
     if (!(error instanceof ProgramFailed)) throw error;
     const isLate = error.message.includes('did not end');
-    throw new HoldfastError(
+    throw new RepositoryProblem(
       isLate ? 'REPOSITORY_STALLED' : 'MOUNT_FAILED',
       isLate
         ? `The server did not answer within ${MOUNT_DEADLINE_MS / 1_000} s. Is the address right, and the NAS up?`
@@ -103,7 +103,7 @@ async function mountNew(place: MountPlace, plan: MountPlan): Promise<void> {
   throw mountError(result.stderr);
 }
 
-function mountError(stderr: string): HoldfastError {
+function mountError(stderr: string): RepositoryProblem {
   // The rest points to manual pages and to dmesg.
   const said = stderr
     .split('\n')
@@ -112,15 +112,15 @@ function mountError(stderr: string): HoldfastError {
     .filter((line) => line !== '' && !/^refer to|dmesg|starting ceph client/i.test(line))
     .join('; ');
   if (NOT_INSTALLED.test(said)) {
-    return new HoldfastError(
+    return new RepositoryProblem(
       'MOUNT_FAILED',
       `This host's kernel or its packages lack the client for it (Debian: nfs-common, cifs-utils, ceph-fuse): ${said}`,
     );
   }
   if (NOT_ANSWERED.test(said)) {
-    return new HoldfastError('REPOSITORY_STALLED', `The server does not answer: ${said}`);
+    return new RepositoryProblem('REPOSITORY_STALLED', `The server does not answer: ${said}`);
   }
-  return new HoldfastError(
+  return new RepositoryProblem(
     'MOUNT_FAILED',
     `It could not be mounted: ${said === '' ? 'mount gave no reason' : said}. Check address, credentials and options.`,
   );
@@ -129,20 +129,23 @@ function mountError(stderr: string): HoldfastError {
 /** A mount point is also there when nothing is mounted: what counts is what the kernel says, and that files are on it. */
 async function prove(place: MountPlace, plan: MountPlan, mount: Mount | undefined): Promise<bigint> {
   if (mount === undefined) {
-    throw new HoldfastError('MOUNT_FAILED', 'mount said that it was mounted, and it is not.');
+    throw new RepositoryProblem('MOUNT_FAILED', 'mount said that it was mounted, and it is not.');
   }
   if (!plan.fileSystems.includes(mount.fileSystem)) {
-    throw new HoldfastError('MOUNT_FAILED', `${place.point} has something else on it: ${mount.fileSystem}.`);
+    throw new RepositoryProblem(
+      'MOUNT_FAILED',
+      `${place.point} has something else on it: ${mount.fileSystem}.`,
+    );
   }
   if (mount.readOnly) {
-    throw new HoldfastError(
+    throw new RepositoryProblem(
       'REPOSITORY_UNUSABLE',
       'It can only be mounted read-only here, and backups are written to it. Is it mounted read-only elsewhere on this host?',
     );
   }
   const { dev } = await stat(place.point, { bigint: true });
   if (deviceText(dev) !== mount.device) {
-    throw new HoldfastError('MOUNT_FAILED', `${place.point} does not lead into what is mounted there.`);
+    throw new RepositoryProblem('MOUNT_FAILED', `${place.point} does not lead into what is mounted there.`);
   }
   return dev;
 }

@@ -3,13 +3,12 @@
  * back and would take its whole process with it. Speaks over the IPC channel of child_process.fork: it is told first
  * what to open, credentials included, and mounts it with the first call.
  */
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
-import { ensureMounted, mountPlan, requireMounted } from '../mount/mount.ts';
 import type { MountPlace } from '../mount/place.ts';
 import type { MountSource } from '../mount/plan.ts';
 import { requireRepositoryId } from './identity.ts';
 import { operationsOn, type Operations } from './operations.ts';
+import { RepositoryProblem } from './problem.ts';
 
 /** What a helper works on. */
 export interface HelperRoot {
@@ -32,7 +31,7 @@ export interface HelperRequest {
 export type HelperResponse =
   { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: HelperError };
 
-/** An error as it goes over IPC: with the reason of a HoldfastError, or the code of one of the system. */
+/** An error as it goes over IPC: with the reason of a RepositoryProblem, or the code of one of the system. */
 export interface HelperError {
   readonly reason: Reason | undefined;
   readonly code: string;
@@ -53,7 +52,7 @@ process.on('message', (message: HelperRoot | HelperRequest) => {
     (result) => answer({ id: message.id, result }),
     (error: unknown) => {
       const { code = '', message: text } = error as NodeJS.ErrnoException;
-      const reason = error instanceof HoldfastError ? error.reason : undefined;
+      const reason = error instanceof RepositoryProblem ? error.reason : undefined;
       return answer({ id: message.id, error: { reason, code, message: text } });
     },
   );
@@ -82,12 +81,14 @@ async function perform({ operation, args }: HelperRequest): Promise<unknown> {
 }
 
 async function open({ path, repositoryId, mount }: HelperRoot): Promise<Opened> {
-  const device = mount && (await ensureMounted(mount.place, mountPlan(mount.source)));
+  const require = mount && (await openMount(mount));
   if (repositoryId !== '') await requireRepositoryId(path, repositoryId);
-  return {
-    operations: operationsOn(path, repositoryId),
-    require: async () => {
-      if (device !== undefined) await requireMounted(path, device);
-    },
-  };
+  return { operations: operationsOn(path, repositoryId), require: require ?? (() => Promise.resolve()) };
+}
+
+async function openMount({ source, place }: NonNullable<HelperRoot['mount']>): Promise<() => Promise<void>> {
+  // Loaded when it is needed: a helper on a local directory starts in no time.
+  const { ensureMounted, mountPlan, requireMounted } = await import('../mount/mount.ts');
+  const device = await ensureMounted(place, mountPlan(source));
+  return () => requireMounted(place.point, device);
 }

@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import { REPOSITORY_ID_FILE } from './layout.ts';
+import { RepositoryProblem } from './problem.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 /** Another host may have made the file and not yet written it. */
@@ -14,12 +14,12 @@ const WRITE_WAIT_MS = 100;
  * Refuses a file system that is not the one that was taken into use: another export, or the empty directory below a
  * mount that is not there.
  *
- * @throws HoldfastError REPOSITORY_MISMATCH
+ * @throws RepositoryProblem REPOSITORY_MISMATCH
  */
 export async function requireRepositoryId(root: string, expected: string): Promise<void> {
   const found = await readId(root);
   if (found === expected) return;
-  throw new HoldfastError(
+  throw new RepositoryProblem(
     'REPOSITORY_MISMATCH',
     found === undefined
       ? `It has no file ${REPOSITORY_ID_FILE}, which it had when it was added, so it is another file system now. Is the ` +
@@ -32,7 +32,7 @@ export async function requireRepositoryId(root: string, expected: string): Promi
 /**
  * The id of a repository; a new one when it has none. Of several hosts that ask at the same time, one makes it.
  *
- * @throws HoldfastError REPOSITORY_MISMATCH when the file is there and is no id.
+ * @throws RepositoryProblem REPOSITORY_MISMATCH when the file is there and is no id.
  */
 export async function takeRepositoryId(root: string): Promise<string> {
   for (let attempt = 0; attempt < WRITE_ATTEMPTS; attempt++) {
@@ -46,7 +46,7 @@ export async function takeRepositoryId(root: string): Promise<string> {
       await sleep(WRITE_WAIT_MS);
     }
   }
-  throw new HoldfastError(
+  throw new RepositoryProblem(
     'REPOSITORY_MISMATCH',
     `Its file ${REPOSITORY_ID_FILE} does not hold a UUID. Remove the file if nothing else uses the directory.`,
   );

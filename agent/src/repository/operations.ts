@@ -25,6 +25,8 @@ export interface Space {
 export interface Operations {
   /** Proves that the directory is there and that files can be made in it. */
   probe(): Promise<Space>;
+  /** Returns once the server has answered a question about its file system, which nobody answers from memory. */
+  answers(): Promise<void>;
   /** Does what probe does, then reads the repository's id, which is made when there is none. */
   prepare(): Promise<{ readonly repositoryId: string }>;
   /** Makes a folder and those above it. */
@@ -96,6 +98,9 @@ export function operationsOn(root: string, repositoryId: string): Operations {
 
   return {
     probe,
+    answers: async () => {
+      await statfs(root);
+    },
     prepare: async () => {
       await probe();
       return { repositoryId: await takeRepositoryId(root) };

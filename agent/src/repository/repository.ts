@@ -32,9 +32,11 @@ export interface Deadlines {
   readonly deadlineMs: number;
   /** Flushing may have to wait for gigabytes, and removing for many blocks. */
   readonly slowDeadlineMs: number;
+  /** How long a NAS may be away in the middle of a copy: one that starts again takes its time. */
+  readonly awayDeadlineMs: number;
 }
 
-const DEADLINES: Deadlines = { deadlineMs: 30_000, slowDeadlineMs: 600_000 };
+const DEADLINES: Deadlines = { deadlineMs: 30_000, slowDeadlineMs: 600_000, awayDeadlineMs: 180_000 };
 const SLOW: readonly (keyof Operations)[] = ['syncFile', 'removeFolder'];
 /** The first call may mount: wait for its turn, try two versions, and take back a mount that is no good. */
 const OPEN_DEADLINE_MS = 3 * MOUNT_DEADLINE_MS;
@@ -118,7 +120,7 @@ export function openRepository(
       await use();
       return new Promise((resolve, reject) => {
         const id = ++lastId;
-        const ownMs = SLOW.includes(operation) ? deadlines.slowDeadlineMs : deadlines.deadlineMs;
+        const ownMs = deadlineOf(operation, deadlines);
         const deadlineMs = ownMs + (place === undefined || hasAnswered ? 0 : OPEN_DEADLINE_MS);
         const timer = setTimeout(() => {
           failAll(
@@ -147,6 +149,7 @@ export function openRepository(
       users = undefined;
     },
     probe: call('probe'),
+    answers: call('answers'),
     prepare: call('prepare'),
     makeFolder: call('makeFolder'),
     createFile: call('createFile'),
@@ -191,6 +194,11 @@ async function lockUsers(ref: JournaledRef, place: MountPlace): Promise<FileLock
     }
     await sleep(POLL_MS);
   }
+}
+
+function deadlineOf(operation: keyof Operations, deadlines: Deadlines): number {
+  if (operation === 'answers') return deadlines.awayDeadlineMs;
+  return SLOW.includes(operation) ? deadlines.slowDeadlineMs : deadlines.deadlineMs;
 }
 
 function repositoryError(ref: JournaledRef, error: HelperError): HoldfastError {
