@@ -8,6 +8,7 @@ import { agentService } from './api/service.ts';
 import { epochs } from './jobs/epochs.ts';
 import { jobsOf } from './jobs/jobs.ts';
 import { virshAt } from './libvirt/virsh.ts';
+import { unmountLeft } from './mount/unmount.ts';
 import { openRepositories } from './repository/repositories.ts';
 
 export interface AgentOptions {
@@ -48,13 +49,22 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   }
   await mkdir(join(options.runtimeDirectory, 'jobs'), { recursive: true, mode: 0o700 });
 
+  const mountsDirectory = join(options.runtimeDirectory, 'mounts');
+  await mkdir(mountsDirectory, { recursive: true, mode: 0o700 });
+
   const virsh = virshAt(options.libvirtUri, logger);
-  const repositories = openRepositories();
-  const jobs = jobsOf(options);
+  const repositories = openRepositories(mountsDirectory, logger);
+  const jobs = jobsOf({ ...options, mountsDirectory });
   // Not waited for: a NAS that hangs must not keep the agent from serving the others.
-  void jobs.recover().catch((error: unknown) => {
-    logger.error('could not look for jobs that were killed', { error });
-  });
+  void jobs
+    .recover()
+    .then(() => unmountLeft(mountsDirectory))
+    .then((problems) => {
+      for (const problem of problems) logger.warn('what a killed process had mounted', { problem });
+    })
+    .catch((error: unknown) => {
+      logger.error('could not look for what killed processes left', { error });
+    });
   const implementation = agentService({
     zone,
     hostName,
@@ -74,7 +84,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     address: server.address,
     close: async () => {
       await server.close();
-      repositories.close();
+      await repositories.close();
     },
   };
 }

@@ -1,7 +1,8 @@
-import { Secret } from '@holdfast/common/secret.ts';
+import type { Secret } from '@holdfast/common/secret.ts';
 import { parseSetting } from '@holdfast/common/settings.ts';
 import type { Command } from 'commander';
 import { usage } from './command-error.ts';
+import { readSecretFile } from './secret-file.ts';
 import type { Terminal } from './terminal.ts';
 
 export const PASSPHRASE_KEY = 'nas.backup.encryption.passphrase';
@@ -27,7 +28,10 @@ export async function readPassphrase(
 ): Promise<Secret | undefined> {
   if (options.passphraseFile !== undefined) {
     if (options.askPassphrase === true) throw usage('Give --passphrase-file or --ask-passphrase, not both.');
-    return checked(await fromFile(terminal, options.passphraseFile), options.passphraseFile);
+    return checked(
+      await readSecretFile(terminal, options.passphraseFile, 'passphrase'),
+      options.passphraseFile,
+    );
   }
   if (options.askPassphrase !== true) return undefined;
   if (!terminal.interactive) {
@@ -38,18 +42,6 @@ export async function readPassphrase(
     throw usage('The two passphrases differ.');
   }
   return secret;
-}
-
-async function fromFile(terminal: Terminal, file: string): Promise<Secret> {
-  let text: string;
-  try {
-    text = await terminal.readTextFile(file);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? 'unknown error';
-    throw usage(`The passphrase file ${file} cannot be read: ${code}.`);
-  }
-  // Editors and `echo` end the line.
-  return new Secret(text.replace(/\r?\n$/, ''));
 }
 
 function checked(secret: Secret, source: string): Secret {

@@ -100,6 +100,42 @@ describe('command line', () => {
     assert.equal((await typed([...set, '--passphrase-file', '/e'], { files: { '/e': '\n' } })).code, 2);
   });
 
+  it('adds a repository with what is to be mounted, its password from a file or a question', async () => {
+    const add = to('repository', 'add', 'nas', '--zone', 'z', '--type', 'cifs', '--address', '\\\\nas\\x');
+    const files = { '/password': `${SECRET}\n` };
+    const sources: [string[], FakeTerminalOptions][] = [
+      [['--password-file', '/password'], { files }],
+      [['--ask-password'], { isTerminal: true, answers: [SECRET] }],
+    ];
+    for (const [argv, options] of sources) {
+      const more = ['--option', 'seal', '--option', 'rsize=65536', '--username', 'u', '--domain', 'd'];
+      const { code, terminal } = await typed([...add, ...more, ...argv], options);
+      assert.equal(code, 0, terminal.printed.err);
+      assert.deepEqual(controller.repositoriesAdded.at(-1), {
+        ...{ zone: 'z', name: 'nas', path: '', type: 3, address: '\\\\nas\\x' },
+        mountOptions: ['seal', 'rsize=65536'],
+        credentials: { username: 'u', password: SECRET, domain: 'd' },
+      });
+      assert.ok(!`${terminal.printed.out}${terminal.printed.err}`.includes(SECRET));
+    }
+    for (const argv of [
+      ['--username', 'u'],
+      ['--password-file', '/password'],
+      ['--domain', 'd'],
+      ['--username', 'u', '--password-file', '/password', '--ask-password'],
+      ['--username', 'u', '--password-file', '/nowhere'],
+      ['--username', 'u', '--password', SECRET],
+      ['--type', 'smb'],
+    ]) {
+      const { code, terminal } = await typed([...add, ...argv], { files });
+      assert.equal(code, 2, argv.join(' '));
+      assert.ok(!terminal.printed.err.includes(SECRET));
+    }
+    assert.equal(controller.repositoriesAdded.length, sources.length);
+    await typed(to('repository', 'add', 'local', '/mnt/nas', '--zone', 'z'));
+    assert.equal(controller.repositoriesAdded.at(-1)?.path, '/mnt/nas');
+  });
+
   it('sets settings of a zone or of all', async () => {
     await typed(to('zone', 'set', 'z', 'nas.backup.integrity.check=TRUE', '--unset', 'nas.backup.quiesce'));
     await typed(to('zone', 'set', '--global', 'nas.backup.bandwidth.limit.mbps=040'));

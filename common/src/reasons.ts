@@ -45,6 +45,10 @@ export const reasons = {
   PASSPHRASE_MISSING: status.FAILED_PRECONDITION,
   /** The repository's directory is not there, not a directory or not writable. */
   REPOSITORY_UNUSABLE: status.FAILED_PRECONDITION,
+  /** The repository could not be mounted: its address, export, credentials or options are wrong. */
+  MOUNT_FAILED: status.FAILED_PRECONDITION,
+  /** The repository is another file system than when it was added. */
+  REPOSITORY_MISMATCH: status.FAILED_PRECONDITION,
   /** The directory for a restore is not there, not a directory or not writable. */
   DIRECTORY_UNUSABLE: status.FAILED_PRECONDITION,
   /** A quiesced backup was required and the guest could not be quiesced. */

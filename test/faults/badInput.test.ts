@@ -4,7 +4,7 @@ import path from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
 import type { TakeBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
-import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import { processesNaming } from '../harness/leftovers.ts';
@@ -101,12 +101,15 @@ describe('bad input', () => {
   it('repository paths that are not there, are a file, or leave their root', async () => {
     const { client, directory } = fixture.holdfast;
     const add = (name: string, at: string): Promise<unknown> =>
-      client.call(client.repositories.addRepository.bind(client.repositories), {
-        zone: 'z1',
-        name,
-        type: RepositoryType.REPOSITORY_TYPE_LOCAL,
-        path: at,
-      });
+      client.call(
+        client.repositories.addRepository.bind(client.repositories),
+        AddRepositoryRequest.fromPartial({
+          zone: 'z1',
+          name,
+          type: RepositoryType.REPOSITORY_TYPE_LOCAL,
+          path: at,
+        }),
+      );
     const file = path.join(directory, 'a file');
     await appendFile(file, 'x');
     for (const [at, reason] of [
@@ -127,12 +130,15 @@ describe('bad input', () => {
     const { client, directory } = fixture.holdfast;
     const gone = path.join(directory, 'gone');
     await mkdir(gone);
-    await client.call(client.repositories.addRepository.bind(client.repositories), {
-      zone: 'z1',
-      name: 'gone',
-      type: RepositoryType.REPOSITORY_TYPE_LOCAL,
-      path: gone,
-    });
+    await client.call(
+      client.repositories.addRepository.bind(client.repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z1',
+        name: 'gone',
+        type: RepositoryType.REPOSITORY_TYPE_LOCAL,
+        path: gone,
+      }),
+    );
     await rm(gone, { recursive: true });
     await refused('REPOSITORY_UNUSABLE', () => backup({ repository: 'gone' }));
   });

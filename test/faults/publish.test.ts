@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
-import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed } from '../harness/follow.ts';
 import { MiB } from '../lab/spec.ts';
@@ -33,12 +33,15 @@ describe('publishing', () => {
     mounts.defer(async () => {
       await execa('umount', ['--lazy', lying]);
     });
-    await client.call(client.repositories.addRepository.bind(client.repositories), {
-      zone: 'z1',
-      name: 'lying',
-      type: RepositoryType.REPOSITORY_TYPE_LOCAL,
-      path: lying,
-    });
+    await client.call(
+      client.repositories.addRepository.bind(client.repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z1',
+        name: 'lying',
+        type: RepositoryType.REPOSITORY_TYPE_LOCAL,
+        path: lying,
+      }),
+    );
     const error = failed(await client.takeBackup({ zone: 'z1', domain: guest.name, repository: 'lying' }));
     assert.ok(
       ['REPOSITORY_FAILED', 'REPOSITORY_FULL'].includes(error.reason),

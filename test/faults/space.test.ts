@@ -5,7 +5,7 @@ import path from 'node:path';
 import { execa } from 'execa';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { isStart } from '../e2e/support/events.ts';
 import { filesDisk, restingDisk, slowly } from '../e2e/support/guests.ts';
 import { useHoldfast } from '../harness/fixture.ts';
@@ -22,12 +22,15 @@ describe('a repository that cannot take a backup', () => {
   const register = async (name: string, at: string): Promise<void> => {
     const { client } = fixture.holdfast;
     const type = RepositoryType.REPOSITORY_TYPE_LOCAL;
-    await client.call(client.repositories.addRepository.bind(client.repositories), {
-      zone: 'z1',
-      name,
-      type,
-      path: at,
-    });
+    await client.call(
+      client.repositories.addRepository.bind(client.repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z1',
+        name,
+        type,
+        path: at,
+      }),
+    );
   };
   const backup = (repository: string, settings: Record<string, string> = {}): Promise<Followed> =>
     fixture.holdfast.client.takeBackup({ zone: 'z1', domain: fixture.guest.uuid, repository, settings });

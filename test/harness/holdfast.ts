@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
-import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Lab } from '../lab/lab.ts';
 import { connect, type Client } from './client.ts';
 import { killNaming } from './leftovers.ts';
@@ -160,11 +160,12 @@ async function register(
       await client.call(hosts.addHost.bind(hosts), { zone, name: agent.hostName, address });
     }
     await mkdir(repository(zone), { recursive: true });
-    await client.call(repositories.addRepository.bind(repositories), {
+    const request = AddRepositoryRequest.fromPartial({
       zone,
       name: `nas-${zone}`,
       type: RepositoryType.REPOSITORY_TYPE_LOCAL,
       path: repository(zone),
     });
+    await client.call(repositories.addRepository.bind(repositories), request);
   }
 }

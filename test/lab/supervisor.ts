@@ -15,9 +15,22 @@ export interface Supervisor {
   crash(): Promise<void>;
 }
 
-/** Starts supervisor.sh in namespaces of its own. It ends with this process, however that ends. */
-export async function startSupervisor(directory: string): Promise<Supervisor> {
-  const subprocess = execa('unshare', unshareArgv(directory), {
+/** What process 1 is. */
+export interface Supervised {
+  /** A script of this directory; it says `ready` when others can come in. */
+  readonly script: string;
+  /** The sentence that says what is waited for. */
+  readonly what: string;
+}
+
+const LIBVIRT: Supervised = { script: 'supervisor.sh', what: 'libvirtd answers' };
+
+/** Starts a script in namespaces of its own. It ends with this process, however that ends. */
+export async function startSupervisor(
+  directory: string,
+  { script, what }: Supervised = LIBVIRT,
+): Promise<Supervisor> {
+  const subprocess = execa('unshare', unshareArgv(directory, script), {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
@@ -42,11 +55,11 @@ export async function startSupervisor(directory: string): Promise<Supervisor> {
   subprocess.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
   try {
     await recordSupervisor(directory, pid);
-    const ready = await until(`libvirtd answers in ${directory}`, 30_000, () =>
+    const ready = await until(`${what} in ${directory}`, 30_000, () =>
       Promise.resolve(said.startsWith('ready') ? true : said !== '' || ended ? false : undefined),
     );
     if (!ready)
-      throw new Error(`libvirtd did not start in the lab. ${complaint}\n${await logsOf(directory)}`);
+      throw new Error(`${what}: it did not start in the lab. ${complaint}\n${await logsOf(directory)}`);
   } catch (error) {
     await end();
     throw error;
@@ -61,13 +74,13 @@ export async function startSupervisor(directory: string): Promise<Supervisor> {
   };
 }
 
-function unshareArgv(directory: string): string[] {
+function unshareArgv(directory: string, script: string): string[] {
   return [
     // Mounts made outside may come in, none goes out.
     ...['--mount', '--propagation', 'slave'],
     // Killing process 1 of a pid namespace kills all of it, and no process can leave.
     ...['--pid', '--fork', '--kill-child', '--mount-proc'],
-    ...['--', 'sh', path.join(import.meta.dirname, 'supervisor.sh'), directory],
+    ...['--', 'sh', path.join(import.meta.dirname, script), directory],
   ];
 }
 

@@ -13,6 +13,12 @@ export const packages: readonly string[] = [
   'libvirt-daemon-driver-qemu', // its hypervisor driver
   'libvirt-clients', // virsh
   'libnbd-bin', // nbdinfo, nbdcopy
+  'ceph-common', // ceph, rbd, mount.ceph
+  'ceph-mon', // a cluster for RBD disks and CephFS, on this machine
+  'ceph-mgr', // its manager
+  'ceph-osd', // its store, in memory
+  'ceph-mds', // its file system
+  'ceph-fuse', // mounts CephFS where the kernel cannot
   'age', // opens key files the way an operator without Holdfast does
   'busybox-static', // all programs of the guest, and what packs its initramfs
   'e2fsprogs', // the guest's file systems

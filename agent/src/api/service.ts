@@ -13,10 +13,16 @@ import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import { deleteBackup } from '../repository/deleteBackup.ts';
-import type { Repository } from '../repository/repository.ts';
 import type { Repositories } from '../repository/repositories.ts';
 import { jobStream } from './jobStream.ts';
-import { requireField, requireZone, validBackup, validRestore, validVerify } from './validate.ts';
+import {
+  requireField,
+  requireZone,
+  validBackup,
+  validRepository,
+  validRestore,
+  validVerify,
+} from './validate.ts';
 
 export interface AgentParts {
   readonly zone: string;
@@ -31,24 +37,23 @@ export interface AgentParts {
 /** holdfast.agent.v1.AgentService. */
 export function agentService(parts: AgentParts): AgentServiceServer {
   const { zone, jobs, virsh, repositories, logger } = parts;
-  const repository = (ref: RepositoryRef | undefined): Repository =>
-    repositories.get(requireField(ref, 'repository'));
+  const given = (ref: RepositoryRef | undefined): RepositoryRef =>
+    validRepository(requireField(ref, 'repository'));
   return {
     takeBackup: jobStream(parts, 'TakeBackup', (start) => {
-      validBackup(start);
-      return writeStart({ kind: 'TakeBackup', start });
+      return writeStart({ kind: 'TakeBackup', start: validBackup(start) });
     }),
     verifyBackup: jobStream(parts, 'VerifyBackup', (start) => {
-      validVerify(start);
-      return writeStart({ kind: 'VerifyBackup', start });
+      return writeStart({ kind: 'VerifyBackup', start: validVerify(start) });
     }),
     restoreBackup: jobStream(parts, 'RestoreBackup', (start) => {
-      validRestore(start);
-      return writeStart({ kind: 'RestoreBackup', start });
+      return writeStart({ kind: 'RestoreBackup', start: validRestore(start) });
     }),
     deleteBackup: unary(logger, async (request) => {
       requireZone(zone, request.zone);
-      return deleteBackup(repository(request.repository), request.path, request.backupId);
+      return repositories.use(given(request.repository), (repository) =>
+        deleteBackup(repository, request.path, request.backupId),
+      );
     }),
     getHost: unary(logger, async (request) => {
       const domains =
@@ -62,9 +67,13 @@ export function agentService(parts: AgentParts): AgentServiceServer {
         }),
       };
     }),
+    prepareRepository: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      return repositories.useAfresh(given(request.repository), (repository) => repository.prepare());
+    }),
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);
-      const space = await repository(request.repository).probe();
+      const space = await repositories.use(given(request.repository), (repository) => repository.probe());
       return { sizeBytes: BigInt(space.sizeBytes), freeBytes: BigInt(space.freeBytes) };
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),

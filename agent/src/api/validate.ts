@@ -1,5 +1,6 @@
 import { isAbsolute, normalize } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import type {
   BackupRef,
@@ -37,18 +38,18 @@ export function requireBandwidth(limitMibps: bigint): void {
   );
 }
 
-/** Checks all of a start message that can be checked without touching anything. */
-export function validBackup(start: TakeBackupStart): void {
+/** The start message in one form, with all checked that can be checked without touching anything. */
+export function validBackup(start: TakeBackupStart): TakeBackupStart {
   requireUuid(start.backupId, 'backup_id');
   if (start.domain === '') throw refuse('domain is missing.');
-  requirePath(requireField(start.repository, 'repository'));
+  const repository = validRepository(requireField(start.repository, 'repository'));
   const options = requireField(start.options, 'options');
   if (!COMPRESSIONS.includes(options.compression))
     throw refuse('options.compression must be zstd, zlib or empty.');
   if (!QUIESCE_MODES.includes(options.quiesce))
     throw refuse('options.quiesce must be off, best-effort or required.');
   requireBandwidth(options.bandwidthLimitMibps);
-  if (start.key === undefined) return;
+  if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);
   if (!/^[\w-]{1,128}$/.test(start.key.keyId)) throw refuse('key.key_id must be a short plain word.');
   if (start.key.wrappedKey.length === 0 || start.key.zoneKeyFile.length === 0) {
@@ -56,34 +57,38 @@ export function validBackup(start: TakeBackupStart): void {
       'key.wrapped_key and key.zone_key_file are required: without them the backup could not be opened.',
     );
   }
+  return { ...start, repository };
 }
 
-export function validVerify(start: VerifyBackupStart): void {
-  requireBackup(start.backup);
+export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
+  return { ...start, backup: requireBackup(start.backup) };
 }
 
-export function validRestore(start: RestoreBackupStart): void {
-  requireBackup(start.backup);
+export function validRestore(start: RestoreBackupStart): RestoreBackupStart {
+  const backup = requireBackup(start.backup);
   requireBandwidth(start.bandwidthLimitMibps);
   if (!isAbsolute(start.directory) || start.directory.includes('\0')) {
     throw refuse('directory must be an absolute path.');
   }
+  return { ...start, backup };
 }
 
-function requireBackup(backup: BackupRef | undefined): void {
+function requireBackup(backup: BackupRef | undefined): BackupRef {
   const given = requireField(backup, 'backup');
-  requirePath(requireField(given.repository, 'backup.repository'));
+  const repository = validRepository(requireField(given.repository, 'backup.repository'));
   requireUuid(given.backupId, 'backup.backup_id');
   const path = normalize(given.path);
   if (given.path === '' || isAbsolute(path) || path.startsWith('..') || path.includes('\0')) {
     throw refuse('backup.path must lie in the repository.');
   }
   if (given.secret !== '') requireSecret(given.secret);
+  return { ...given, repository };
 }
 
-function requirePath(repository: RepositoryRef): void {
-  if (isAbsolute(repository.path) && !repository.path.includes('\0')) return;
-  throw refuse('repository.path must be an absolute path.');
+/** The repository with its place in one form. @throws HoldfastError INVALID_REQUEST */
+export function validRepository(repository: RepositoryRef): RepositoryRef {
+  if (repository.repositoryId !== '') requireUuid(repository.repositoryId, 'repository.repository_id');
+  return { ...repository, ...parseRepositoryPlace(repository) };
 }
 
 function requireUuid(text: string, name: string): void {

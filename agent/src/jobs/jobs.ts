@@ -36,6 +36,7 @@ export interface JobsOptions {
   readonly stateDirectory: string;
   readonly runtimeDirectory: string;
   readonly scratchDirectory: string;
+  readonly mountsDirectory: string;
   readonly logLevel: JobSpec['logLevel'];
   readonly logger: Logger;
 }
@@ -52,6 +53,8 @@ export function jobsOf(options: JobsOptions): Jobs {
   const root = join(options.stateDirectory, 'jobs');
   const starting = new Map<string, Promise<void>>();
   const recovering = new Map<string, Promise<void>>();
+  /** What running jobs were started with, kept in memory for the credentials that their recovery may need. */
+  const starts = new Map<string, string>();
 
   const directoryOf = (jobId: string): string => join(root, jobId);
   const isKnown = async (jobId: string): Promise<boolean> =>
@@ -71,6 +74,7 @@ export function jobsOf(options: JobsOptions): Jobs {
       socketDirectory: join(options.runtimeDirectory, 'nbd', header.jobId),
       scratchDirectory: join(options.scratchDirectory, header.jobId),
       locksDirectory: join(options.stateDirectory, 'locks'),
+      mountsDirectory: options.mountsDirectory,
       logLevel: options.logLevel,
     });
     await spawnRunner(directory, [], start);
@@ -81,7 +85,7 @@ export function jobsOf(options: JobsOptions): Jobs {
     const known = recovering.get(jobId);
     if (known !== undefined) return known;
     options.logger.warn('the runner of a job is gone, recovering', { jobId });
-    const made = spawnRunner(directoryOf(jobId), ['--recover'], '', true).finally(() =>
+    const made = spawnRunner(directoryOf(jobId), ['--recover'], starts.get(jobId) ?? '', true).finally(() =>
       recovering.delete(jobId),
     );
     recovering.set(jobId, made);
@@ -92,6 +96,7 @@ export function jobsOf(options: JobsOptions): Jobs {
     start: async (kind, header, start) => {
       if (!UUID.test(header.jobId))
         throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
+      starts.set(header.jobId, start);
       const inFlight = starting.get(header.jobId);
       if (inFlight !== undefined) return inFlight;
       if (await isKnown(header.jobId)) return;
@@ -115,7 +120,9 @@ export function jobsOf(options: JobsOptions): Jobs {
         for await (const event of events) {
           yield event;
           if (event.sequence > sent) sent = event.sequence;
-          if (isTerminal(event)) return;
+          if (!isTerminal(event)) continue;
+          starts.delete(jobId);
+          return;
         }
         if (signal.aborted) return;
         if (live !== undefined) continue;

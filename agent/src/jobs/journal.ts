@@ -1,6 +1,6 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
-import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { JournaledRef } from '../repository/repository.ts';
 import type { UndoAction } from './undo.ts';
 
 /** A line of a job's journal: what happened, what was made, and how far the last step got. */
@@ -10,7 +10,7 @@ export type JournalEntry =
   | { readonly kind: 'undone'; readonly id: number }
   | {
       readonly kind: 'publishing';
-      readonly repository: RepositoryRef;
+      readonly repository: JournaledRef;
       readonly folder: string;
       readonly manifestSha256: string;
     };

@@ -1,7 +1,8 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import type { RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { BackupRef, RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
-import { openRepository } from '../repository/repository.ts';
+import { watchRepository } from '../repository/liveness.ts';
+import type { Repository } from '../repository/repository.ts';
 import { stage, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
@@ -17,7 +18,27 @@ export const RESTORE_STAGES: readonly Stage[] = [
 
 /** Restores a backup, or some of its disks, to new image files. */
 export async function* restoreBackup(context: JobContext, start: RestoreBackupStart): StageRun<Completed> {
-  const prepared = yield* stage(context, Stage.STAGE_PREPARE, openAndPrepare(context, start));
+  if (start.backup?.repository === undefined)
+    throw new HoldfastError('INVALID_REQUEST', 'backup is missing.');
+  const repository = await context.openRepository(start.backup.repository);
+  try {
+    return yield* restoreFrom(context, start, start.backup, repository);
+  } finally {
+    repository.close();
+  }
+}
+
+async function* restoreFrom(
+  context: JobContext,
+  start: RestoreBackupStart,
+  backup: BackupRef,
+  repository: Repository,
+): StageRun<Completed> {
+  const prepared = yield* stage(
+    context,
+    Stage.STAGE_PREPARE,
+    openAndPrepare(context, start, backup, repository),
+  );
   yield* copy(
     prepared.daemon,
     prepared.disks,
@@ -25,7 +46,7 @@ export async function* restoreBackup(context: JobContext, start: RestoreBackupSt
     {
       job: { kind: 'mirror' },
       stages: [Stage.STAGE_CONVERT],
-      watch: () => undefined,
+      watch: watchRepository(repository),
       explain: (error) =>
         Promise.resolve(
           /no space left|quota exceeded/i.test(error)
@@ -43,14 +64,9 @@ export async function* restoreBackup(context: JobContext, start: RestoreBackupSt
 async function* openAndPrepare(
   context: JobContext,
   start: RestoreBackupStart,
+  backup: BackupRef,
+  repository: Repository,
 ): AsyncGenerator<JobEvent, StageEnd<PreparedRestore>, undefined> {
-  if (start.backup?.repository === undefined)
-    throw new HoldfastError('INVALID_REQUEST', 'backup is missing.');
-  const repository = openRepository(start.backup.repository);
-  try {
-    const { result } = yield* openBackup(repository, start.backup);
-    return { result: await prepareRestore(context, start, result) };
-  } finally {
-    repository.close();
-  }
+  const { result } = yield* openBackup(repository, backup);
+  return { result: await prepareRestore(context, start, result) };
 }

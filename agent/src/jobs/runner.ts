@@ -3,7 +3,7 @@
  * what it must undo stands in its journal, so that the agent can start it again with --recover when it was killed.
  *
  *     runner.ts JOB-DIRECTORY < start message as JSON
- *     runner.ts JOB-DIRECTORY --recover
+ *     runner.ts JOB-DIRECTORY --recover [< start message, when the agent still knows it, for its credentials]
  */
 import { mkdir } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
@@ -17,6 +17,7 @@ import { toFailure } from './failure.ts';
 import { isTerminal, journaledEvents, openJournal, readJournal } from './journal.ts';
 import { obey } from './obey.ts';
 import { publishedBackup } from './published.ts';
+import { repositoryAccess } from './repositoryAccess.ts';
 import { readStart, type StartedJob } from './start.ts';
 import { jobFiles, readSpec, runnerSocket, type JobSpec } from './spec.ts';
 import { summarize } from './summary.ts';
@@ -36,13 +37,22 @@ const now = (): Date => new Date();
 const earlier = await readJournal(files.journal);
 const journal = await openJournal(files.journal);
 const virsh = virshAt(spec.libvirtUri, logger);
-const undo = undoLog(journal, earlier, virsh);
+const input = await text(process.stdin);
+const job = input === '' ? undefined : readStart(spec.kind, input);
+const notes: string[] = [];
+const access = repositoryAccess(spec.mountsDirectory, job?.credentials);
+const undo = undoLog(journal, earlier, {
+  virsh,
+  openRepository: access.open,
+  tell: (note) => notes.push(note),
+});
+const openForJob = access.forJob(undo);
 const events = eventLog(journal, journaledEvents(earlier), now);
 
 if (flag === '--recover') {
   await recover();
 } else {
-  const job = readStart(spec.kind, await text(process.stdin));
+  if (job === undefined) throw new Error('a job is started with its start message');
   await runJob(job);
 }
 await journal.close();
@@ -50,8 +60,8 @@ await journal.close();
 process.exit(0);
 
 /** Runs the job and ends it with its last event, once everything is undone that is not part of the result. */
-async function runJob(job: StartedJob): Promise<void> {
-  const control = controlOf(job.limitMibps);
+async function runJob(started: StartedJob): Promise<void> {
+  const control = controlOf(started.limitMibps);
   process.on('SIGTERM', () => {
     control.cancel();
   });
@@ -59,7 +69,7 @@ async function runJob(job: StartedJob): Promise<void> {
   const server = await serveRunner(runnerSocket(spec), events, (command) => obey(command, control, events));
   const summary = summarize();
   const context: JobContext = {
-    header: job.header,
+    header: started.header,
     hostName: spec.hostName,
     virsh,
     journal,
@@ -70,11 +80,12 @@ async function runJob(job: StartedJob): Promise<void> {
     socketDirectory: spec.socketDirectory,
     scratchDirectory: spec.scratchDirectory,
     locksDirectory: spec.locksDirectory,
+    openRepository: openForJob,
     summary: () => summary,
     now,
   };
-  await events.append({ $case: 'accepted', value: { stages: job.stages } });
-  const end = await outcome(job.run(context), events, summary.note, logger);
+  await events.append({ $case: 'accepted', value: { stages: started.stages } });
+  const end = await outcome(started.run(context), events, summary.note, logger);
   await finish(end);
   server.close();
 }
@@ -82,7 +93,7 @@ async function runJob(job: StartedJob): Promise<void> {
 /** Ends a job whose runner was killed: as completed when its backup is there, whole, and as failed otherwise. */
 async function recover(): Promise<void> {
   logger.warn('recovering', { pending: earlier.length });
-  const published = await publishedBackup(earlier);
+  const published = await publishedBackup(earlier, openForJob);
   const value: Completed | undefined =
     published === undefined ? undefined : { result: { $case: 'backup', value: published } };
   await finish(
@@ -97,6 +108,9 @@ async function finish(end: JobEvent): Promise<void> {
     logger.error('could not undo', { action: describeUndo(action), error });
     const message = `Could not ${describeUndo(action)}: ${error instanceof Error ? error.message : String(error)} It is tried again when the agent starts.`;
     await events.append({ $case: 'warning', value: { reason: 'LEFTOVERS', message, target: '' } });
+  }
+  for (const message of notes) {
+    await events.append({ $case: 'warning', value: { reason: 'UNMOUNTED_LAZILY', message, target: '' } });
   }
   if (!journaledEvents(earlier).some(isTerminal)) await events.append(end);
 }
@@ -121,9 +135,12 @@ async function outcome(
   }
 }
 
-async function makeDirectories(job: JobSpec, undoing: UndoLog): Promise<void> {
-  for (const path of [job.runtimeDirectory, job.socketDirectory, job.scratchDirectory]) {
+async function makeDirectories(
+  { runtimeDirectory, socketDirectory, scratchDirectory }: JobSpec,
+  undoing: UndoLog,
+): Promise<void> {
+  for (const path of [runtimeDirectory, socketDirectory, scratchDirectory]) {
     await undoing.promise({ kind: 'remove-local', path });
   }
-  await mkdir(job.runtimeDirectory, { recursive: true, mode: 0o700 });
+  await mkdir(runtimeDirectory, { recursive: true, mode: 0o700 });
 }

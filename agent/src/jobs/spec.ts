@@ -19,6 +19,8 @@ export interface JobSpec {
   /** For scratch images, on local disk. */
   readonly scratchDirectory: string;
   readonly locksDirectory: string;
+  /** Where repositories are mounted, one directory for all jobs of the agent. */
+  readonly mountsDirectory: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 

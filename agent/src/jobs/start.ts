@@ -6,6 +6,7 @@ import {
   type JobHeader,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Completed, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
 import { RESTORE_STAGES, restoreBackup } from './restoreBackup.ts';
 import type { JobKind } from './spec.ts';
@@ -17,6 +18,8 @@ export interface StartedJob {
   readonly header: JobHeader;
   readonly limitMibps: number;
   readonly stages: readonly Stage[];
+  /** Those of its repository. */
+  readonly credentials: RepositoryCredentials | undefined;
   run(context: JobContext): StageRun<Completed>;
 }
 
@@ -47,6 +50,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: Number(start.options?.bandwidthLimitMibps ?? 0n),
         stages: backupStages(start),
+        credentials: start.repository?.credentials,
         run: (context) => takeBackup(context, start),
       };
     }
@@ -56,6 +60,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: 0,
         stages: VERIFY_STAGES,
+        credentials: start.backup?.repository?.credentials,
         run: (context) => verifyBackup(context, start),
       };
     }
@@ -65,6 +70,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: Number(start.bandwidthLimitMibps),
         stages: RESTORE_STAGES,
+        credentials: start.backup?.repository?.credentials,
         run: (context) => restoreBackup(context, start),
       };
     }

@@ -5,6 +5,7 @@ import { Stage, type BackupResult, type Completed } from '@holdfast/proto/holdfa
 import { domainState } from '../libvirt/domains.ts';
 import { layoutName } from '../qemu/layout.ts';
 import { partialFolder } from '../repository/layout.ts';
+import { watchRepository } from '../repository/liveness.ts';
 import { check, type CheckDisk } from '../stages/check.ts';
 import { stage, type JobContext, type StageRun } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
@@ -55,6 +56,7 @@ async function* fromSnapshot(
     snapshot.kind === 'running'
       ? guardScratch(dirname(context.scratchDirectory), () => snapshot.end.now())
       : undefined;
+  const requireAnswer = watchRepository(prepared.repository);
   try {
     const sources = await openSources(context, prepared, snapshot);
     const copied = yield* copy(
@@ -64,7 +66,10 @@ async function* fromSnapshot(
       {
         job: { kind: 'backup', compress: prepared.layout.compression !== '' },
         stages: passStages(start),
-        watch: () => { watchSource(prepared, snapshot, guard); },
+        watch: () => {
+          watchSource(prepared, snapshot, guard);
+          requireAnswer();
+        },
         explain: () => explainSource(context, prepared),
       },
       context.now,

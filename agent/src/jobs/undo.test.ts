@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
 import { link, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { Virsh } from '../libvirt/virsh.ts';
+import { openRepository, withoutPassword } from '../repository/repository.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { scriptedVirsh } from '../testing/virsh.ts';
 import { openJournal, readJournal, type Journal } from './journal.ts';
-import { describeUndo, pendingUndo, undoLog, type UndoAction, type UndoLog } from './undo.ts';
+import { describeUndo, pendingUndo, undoLog, type UndoAction, type UndoLog, type UndoTools } from './undo.ts';
 
+const toolsWith = (virsh: Virsh): UndoTools => ({
+  virsh,
+  openRepository: (ref) => openRepository(ref, { mountsDirectory: '/nowhere' }),
+  tell: () => undefined,
+});
 const remove = (path: string): UndoAction => ({ kind: 'remove-local', path });
 
 describe('an undo log', () => {
@@ -15,7 +23,7 @@ describe('an undo log', () => {
   beforeEach(async () => {
     directory = await temporaryDirectory();
     journal = await openJournal(at('journal'));
-    undo = undoLog(journal, [], scriptedVirsh());
+    undo = undoLog(journal, [], toolsWith(scriptedVirsh()));
   });
   afterEach(async () => {
     await journal.close();
@@ -29,7 +37,7 @@ describe('an undo log', () => {
 
   it('undoes the latest first', async () => {
     const virsh = scriptedVirsh();
-    const ordered = undoLog(journal, [], virsh);
+    const ordered = undoLog(journal, [], toolsWith(virsh));
     for (const domainUuid of ['a', 'b', 'c']) await ordered.promise({ kind: 'thaw', domainUuid });
     assert.deepEqual(await ordered.all(), []);
     assert.deepEqual(
@@ -44,7 +52,7 @@ describe('an undo log', () => {
     await undo.promise(remove(at('one')));
     const bad: UndoAction = {
       kind: 'remove-folder',
-      repository: { name: 'r', type: 0, path: at('two') },
+      repository: withoutPassword(RepositoryRef.fromPartial({ name: 'r', path: at('two') })),
       folder: 'x',
     };
     await undo.promise(bad);
@@ -61,7 +69,7 @@ describe('an undo log', () => {
   it('tries again what failed, after it was opened anew', async () => {
     const bad: UndoAction = {
       kind: 'remove-folder',
-      repository: { name: 'r', type: 0, path: at('f') },
+      repository: withoutPassword(RepositoryRef.fromPartial({ name: 'r', path: at('f') })),
       folder: 'x',
     };
     await writeFile(at('f'), '');
@@ -71,7 +79,7 @@ describe('an undo log', () => {
     await mkdir(directory.path);
     await mkdir(at('f'));
     await mkdir(at('f/x'));
-    const again = undoLog(journal, [{ kind: 'undo', id: 1, action: bad }], scriptedVirsh());
+    const again = undoLog(journal, [{ kind: 'undo', id: 1, action: bad }], toolsWith(scriptedVirsh()));
     assert.deepEqual(await again.all(), []);
     assert.deepEqual(await readdir(at('f')), []);
   });
@@ -91,7 +99,7 @@ describe('an undo log', () => {
   it('is written down before it is needed, and gives new ids after it was opened anew', async () => {
     await undo.promise(remove(at('a')));
     assert.deepEqual(await pending(), [remove(at('a'))]);
-    const again = undoLog(journal, await readJournal(at('journal')), scriptedVirsh());
+    const again = undoLog(journal, await readJournal(at('journal')), toolsWith(scriptedVirsh()));
     await (await again.promise(remove(at('b')))).forget();
     assert.deepEqual(await pending(), [remove(at('a'))]);
   });
@@ -127,7 +135,7 @@ describe('an undo log', () => {
       ['/mine', true],
     ] as const) {
       const virsh = scriptedVirsh((args) => ({ stdout: args[0] === 'backup-dumpxml' ? xml(socket) : '' }));
-      const log = undoLog(journal, [], virsh);
+      const log = undoLog(journal, [], toolsWith(virsh));
       await log.promise({ kind: 'end-pull-backup', domainUuid: 'u', socket: '/mine' });
       assert.deepEqual(await log.all(), []);
       assert.equal(
@@ -142,7 +150,7 @@ describe('an undo log', () => {
       exitCode: 1,
       stderr: 'error: failed to connect to the hypervisor',
     }));
-    const log = undoLog(journal, [], virsh);
+    const log = undoLog(journal, [], toolsWith(virsh));
     await log.promise({ kind: 'end-pull-backup', domainUuid: 'u', socket: '/mine' });
     assert.equal((await log.all()).length, 1);
   });
@@ -159,7 +167,7 @@ describe('an undo log', () => {
       [stubborn, 2],
       [off, 1],
     ] as const) {
-      const log = undoLog(journal, [], virsh);
+      const log = undoLog(journal, [], toolsWith(virsh));
       await log.promise({ kind: 'thaw', domainUuid: 'u' });
       assert.deepEqual(await log.all(), []);
       assert.equal(virsh.told.filter(([command]) => command === 'domfsthaw').length, thaws);
@@ -170,7 +178,7 @@ describe('an undo log', () => {
     assert.equal(
       describeUndo({
         kind: 'remove-folder',
-        repository: { name: 'nas', type: 0, path: '/x' },
+        repository: withoutPassword(RepositoryRef.fromPartial({ name: 'nas', path: '/x' })),
         folder: 'f.partial',
       }),
       'remove f.partial from repository nas',

@@ -1,10 +1,11 @@
 import { readFile, rm, stat } from 'node:fs/promises';
-import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
-import { openRepository } from '../repository/repository.ts';
+import { lazyText, unmountUnused } from '../mount/unmount.ts';
+import { placeAt } from '../mount/place.ts';
+import type { JournaledRef, Repository } from '../repository/repository.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 
 /**
@@ -16,7 +17,9 @@ export type UndoAction =
   | { readonly kind: 'release-lock'; readonly path: string; readonly owner: string }
   /** Takes back the final names of files that still have their temporary ones; another file of the name stays. */
   | { readonly kind: 'unlink'; readonly links: readonly FileLink[] }
-  | { readonly kind: 'remove-folder'; readonly repository: RepositoryRef; readonly folder: string }
+  | { readonly kind: 'remove-folder'; readonly repository: JournaledRef; readonly folder: string }
+  /** Unmounts what is mounted at a place, unless another process uses it. */
+  | { readonly kind: 'unmount'; readonly directory: string }
   | { readonly kind: 'stop-storage-daemon'; readonly directory: string }
   | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
   | { readonly kind: 'thaw'; readonly domainUuid: string };
@@ -46,8 +49,16 @@ export interface UndoLog {
   all(): Promise<readonly { readonly action: UndoAction; readonly error: unknown }[]>;
 }
 
+/** With what things are undone. */
+export interface UndoTools {
+  readonly virsh: Virsh;
+  readonly openRepository: (ref: JournaledRef) => Repository;
+  /** Told what was undone in another way than it should be. */
+  readonly tell: (note: string) => void;
+}
+
 /** The undo log of a job, with what an earlier process of it left in the journal. */
-export function undoLog(journal: Journal, entries: readonly JournalEntry[], virsh: Virsh): UndoLog {
+export function undoLog(journal: Journal, entries: readonly JournalEntry[], tools: UndoTools): UndoLog {
   const open = new Map(pendingUndo(entries).map(({ id, action }) => [id, action]));
   let lastId = Math.max(0, ...entries.map((entry) => (entry.kind === 'undo' ? entry.id : 0)));
 
@@ -57,7 +68,7 @@ export function undoLog(journal: Journal, entries: readonly JournalEntry[], virs
   };
   const undoOne = async (id: number, action: UndoAction): Promise<void> => {
     if (!open.has(id)) return;
-    await perform(action, virsh);
+    await perform(action, tools);
     await close(id);
   };
   return {
@@ -100,6 +111,8 @@ export function describeUndo(action: UndoAction): string {
       return `remove ${action.links.map((link) => link.final).join(', ')}`;
     case 'remove-folder':
       return `remove ${action.folder} from repository ${action.repository.name}`;
+    case 'unmount':
+      return `unmount ${placeAt(action.directory).point}`;
     case 'stop-storage-daemon':
       return `end the qemu-storage-daemon of ${action.directory}`;
     case 'end-pull-backup':
@@ -109,7 +122,7 @@ export function describeUndo(action: UndoAction): string {
   }
 }
 
-async function perform(action: UndoAction, virsh: Virsh): Promise<void> {
+async function perform(action: UndoAction, { virsh, openRepository, tell }: UndoTools): Promise<void> {
   switch (action.kind) {
     case 'remove-local':
       await rm(action.path, { recursive: true, force: true });
@@ -128,10 +141,16 @@ async function perform(action: UndoAction, virsh: Virsh): Promise<void> {
     case 'remove-folder': {
       const repository = openRepository(action.repository);
       try {
-        await repository.removeFolder(action.folder);
+        // A repository that does not answer is found out sooner by a question than by a removal.
+        if (await repository.hasFolder(action.folder)) await repository.removeFolder(action.folder);
       } finally {
         repository.close();
       }
+      return;
+    }
+    case 'unmount': {
+      const place = placeAt(action.directory);
+      if ((await unmountUnused(place)) === 'lazily') tell(lazyText(place));
       return;
     }
     case 'stop-storage-daemon':

@@ -1,7 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { VerifyBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
-import { openRepository } from '../repository/repository.ts';
 import { check } from '../stages/check.ts';
 import { stage, type JobContext, type StageRun } from '../stages/context.ts';
 import { openBackup } from '../stages/openBackup.ts';
@@ -12,7 +11,7 @@ export const VERIFY_STAGES: readonly Stage[] = [Stage.STAGE_PREPARE, Stage.STAGE
 export async function* verifyBackup(context: JobContext, start: VerifyBackupStart): StageRun<Completed> {
   if (start.backup?.repository === undefined)
     throw new HoldfastError('INVALID_REQUEST', 'backup is missing.');
-  const repository = openRepository(start.backup.repository);
+  const repository = await context.openRepository(start.backup.repository);
   try {
     const backup = yield* stage(context, Stage.STAGE_PREPARE, openBackup(repository, start.backup));
     const disks = yield* stage(context, Stage.STAGE_CHECK, check(context, backup.disks, 'BACKUP_DAMAGED'));

@@ -3,10 +3,11 @@ import { mkdir, readdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
+import { openLocal } from '../testing/repository.ts';
 import { deleteBackup } from './deleteBackup.ts';
 import { backupFolder } from './layout.ts';
 import { encodeManifest } from './manifestFile.ts';
-import { openRepository, type Repository } from './repository.ts';
+import type { Repository } from './repository.ts';
 
 const DOMAIN = '00000000-0000-4000-8000-000000000001';
 const ID = '00000000-0000-4000-8000-00000000000a';
@@ -18,7 +19,7 @@ describe('deleting a backup', () => {
   let repository: Repository;
   beforeEach(async () => {
     directory = await temporaryDirectory();
-    repository = openRepository({ name: 'r', path: directory.path });
+    repository = openLocal(directory.path);
     await mkdir(join(directory.path, FOLDER), { recursive: true });
     await writeFile(join(directory.path, FOLDER, 'vda.qcow2'), Buffer.alloc(100_000, 1));
     await manifest(ID);
@@ -82,7 +83,7 @@ describe('deleting a backup', () => {
   });
 
   it('does not say that it is gone when the repository is not there', async () => {
-    const none = openRepository({ name: 'r', path: join(directory.path, 'none') });
+    const none = openLocal(join(directory.path, 'none'));
     await assert.rejects(deleteBackup(none, FOLDER, ID), { reason: 'REPOSITORY_UNUSABLE' });
     none.close();
   });

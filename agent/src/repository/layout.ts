@@ -1,10 +1,12 @@
 /**
- * The folders of a repository:
+ * What lies in a repository:
  *
+ *     repository-id                                 a UUID on a line, by which the file system is known again
  *     zone-keys/<key id>.age                        the zone's key under the zone's passphrase
  *     <domain UUID>/<UTC time>-<backup id>/         a published backup
  *     <domain UUID>/<UTC time>-<backup id>.partial/ one that is being written, or was never finished
  */
+export const REPOSITORY_ID_FILE = 'repository-id';
 export const MANIFEST_FILE = 'manifest.json';
 export const MAC_FILE = 'manifest.hmac';
 export const WRAPPED_KEY_FILE = 'key.age';

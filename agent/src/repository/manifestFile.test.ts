@@ -6,8 +6,9 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
+import { openLocal } from '../testing/repository.ts';
 import { encodeManifest, manifestMac, parseManifest, readManifest, sha256 } from './manifestFile.ts';
-import { openRepository, type Repository } from './repository.ts';
+import type { Repository } from './repository.ts';
 
 const KEY = new Secret(`AGE-SECRET-KEY-1${'Q'.repeat(58)}`);
 const OTHER_KEY = new Secret(`AGE-SECRET-KEY-1${'P'.repeat(58)}`);
@@ -30,7 +31,7 @@ describe('a manifest', () => {
   beforeEach(async () => {
     directory = await temporaryDirectory();
     await mkdir(at(''));
-    repository = openRepository({ name: 'r', path: directory.path });
+    repository = openLocal(directory.path);
   });
   afterEach(async () => {
     repository.close();

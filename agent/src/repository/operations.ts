@@ -13,6 +13,7 @@ import {
   type FileHandle,
 } from 'node:fs/promises';
 import { dirname, join, normalize, sep } from 'node:path';
+import { requireRepositoryId, takeRepositoryId } from './identity.ts';
 
 /** Space on a repository's file system. */
 export interface Space {
@@ -24,6 +25,10 @@ export interface Space {
 export interface Operations {
   /** Proves that the directory is there and that files can be made in it. */
   probe(): Promise<Space>;
+  /** Returns once the server has answered a question about its file system, which nobody answers from memory. */
+  answers(): Promise<void>;
+  /** Does what probe does, then reads the repository's id, which is made when there is none. */
+  prepare(): Promise<{ readonly repositoryId: string }>;
   /** Makes a folder and those above it. */
   makeFolder(path: string): Promise<void>;
   /**
@@ -52,8 +57,12 @@ export interface Operations {
 /** More than a file system keeps in the inode itself. */
 const PROBE_BYTES = 65_536;
 
-/** The operations on the directory `root`. */
-export function operationsOn(root: string): Operations {
+/**
+ * The operations on the directory `root`.
+ *
+ * @param repositoryId what its id file must say; empty: not compared
+ */
+export function operationsOn(root: string, repositoryId: string): Operations {
   const held = new Map<string, FileHandle>();
 
   const at = (path: string): string => {
@@ -71,20 +80,30 @@ export function operationsOn(root: string): Operations {
     }
   };
 
+  const probe = async (): Promise<Space> => {
+    if (repositoryId !== '') await requireRepositoryId(root, repositoryId);
+    const path = join(root, `.holdfast-probe-${randomUUID()}`);
+    const file = await open(path, 'wx', 0o600);
+    try {
+      // An empty file can be made on a full file system.
+      await file.writeFile(Buffer.alloc(PROBE_BYTES, 'holdfast'));
+      await file.sync();
+    } finally {
+      await file.close();
+      await unlink(path);
+    }
+    const { bsize, blocks, bavail } = await statfs(root);
+    return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+  };
+
   return {
-    probe: async () => {
-      const path = join(root, `.holdfast-probe-${randomUUID()}`);
-      const file = await open(path, 'wx', 0o600);
-      try {
-        // An empty file can be made on a full file system.
-        await file.writeFile(Buffer.alloc(PROBE_BYTES, 'holdfast'));
-        await file.sync();
-      } finally {
-        await file.close();
-        await unlink(path);
-      }
-      const { bsize, blocks, bavail } = await statfs(root);
-      return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+    probe,
+    answers: async () => {
+      await statfs(root);
+    },
+    prepare: async () => {
+      await probe();
+      return { repositoryId: await takeRepositoryId(root) };
     },
     makeFolder: async (path) => {
       await mkdir(at(path), { recursive: true, mode: 0o700 });

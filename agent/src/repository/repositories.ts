@@ -1,25 +1,84 @@
+import type { Logger } from '@holdfast/common/logger.ts';
 import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { lazyText, unmountUnused } from '../mount/unmount.ts';
 import { openRepository, type Repository } from './repository.ts';
 
-/** The repositories that the agent itself talks to, one helper process for each path. */
+/** The repositories that the agent itself talks to, one helper process for each. */
 export interface Repositories {
-  get(ref: RepositoryRef): Repository;
-  close(): void;
+  /** Does something on a repository. It stays open for a while, and is unmounted then unless others use it. */
+  use<Result>(ref: RepositoryRef, work: (repository: Repository) => Promise<Result>): Promise<Result>;
+  /** As `use`, on a mount of its own, which proves the address and the credentials. */
+  useAfresh<Result>(ref: RepositoryRef, work: (repository: Repository) => Promise<Result>): Promise<Result>;
+  close(): Promise<void>;
 }
 
-export function openRepositories(): Repositories {
-  const open = new Map<string, Repository>();
+/** Long enough for a caller who asks one thing after the other. */
+const IDLE_MS = 10_000;
+
+interface Open {
+  readonly repository: Repository;
+  users: number;
+  idle: NodeJS.Timeout | undefined;
+}
+
+export function openRepositories(mountsDirectory: string, logger: Logger, idleMs = IDLE_MS): Repositories {
+  const open = new Map<string, Open>();
+
+  const close = async (repository: Repository): Promise<void> => {
+    repository.close();
+    if (repository.mount === undefined) return;
+    try {
+      const end = await unmountUnused(repository.mount);
+      if (end === 'lazily') logger.warn(lazyText(repository.mount), { repository: repository.name });
+    } catch (error) {
+      // Tried again at the next start; what was asked for is done.
+      logger.warn('a repository could not be unmounted', { repository: repository.name, error });
+    }
+  };
+  const enter = (ref: RepositoryRef): Open => {
+    // The password is part of it: another one must prove itself.
+    const key = JSON.stringify(ref);
+    const found = open.get(key) ?? {
+      repository: openRepository(ref, { mountsDirectory }),
+      users: 0,
+      idle: undefined,
+    };
+    open.set(key, found);
+    clearTimeout(found.idle);
+    found.users++;
+    return found;
+  };
+  const leave = (ref: RepositoryRef, used: Open): void => {
+    if (--used.users > 0) return;
+    used.idle = setTimeout(() => {
+      open.delete(JSON.stringify(ref));
+      void close(used.repository);
+    }, idleMs);
+    used.idle.unref();
+  };
+
   return {
-    get: (ref) => {
-      const known = open.get(ref.path);
-      if (known !== undefined) return known;
-      const made = openRepository(ref);
-      open.set(ref.path, made);
-      return made;
+    use: async (ref, work) => {
+      const used = enter(ref);
+      try {
+        return await work(used.repository);
+      } finally {
+        leave(ref, used);
+      }
     },
-    close: () => {
-      for (const repository of open.values()) repository.close();
+    useAfresh: async (ref, work) => {
+      const repository = openRepository(ref, { mountsDirectory, afresh: true });
+      try {
+        return await work(repository);
+      } finally {
+        await close(repository);
+      }
+    },
+    close: async () => {
+      const all = [...open.values()];
       open.clear();
+      for (const { idle } of all) clearTimeout(idle);
+      await Promise.all(all.map(({ repository }) => close(repository)));
     },
   };
 }

@@ -3,8 +3,10 @@ import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/pro
 import { join } from 'node:path';
 import { processesWithArgument } from '../process/identity.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
+import { openLocal } from '../testing/repository.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
-import { openRepository, type Repository } from './repository.ts';
+import { watchRepository } from './liveness.ts';
+import type { Repository } from './repository.ts';
 
 describe('a repository', () => {
   let directory: Awaited<ReturnType<typeof temporaryDirectory>>;
@@ -19,7 +21,7 @@ describe('a repository', () => {
   });
   const at = (name: string): string => join(directory.path, name);
   function open(path = directory.path, name = 'nas'): Repository {
-    const repository = openRepository({ name, path });
+    const repository = openLocal(path, name);
     opened.push(repository);
     return repository;
   }
@@ -157,7 +159,8 @@ describe('a repository', () => {
   it('that hangs is stalled, while others go on, and works again once it answers', async () => {
     await mkdir(at('hung'));
     await mkdir(at('well'));
-    const hung = openRepository({ name: 'hung', path: at('hung') }, { deadlineMs: 500, slowDeadlineMs: 500 });
+    const deadlines = { deadlineMs: 500, slowDeadlineMs: 500, awayDeadlineMs: 1_000 };
+    const hung = openLocal(at('hung'), 'hung', { deadlines });
     opened.push(hung);
     // A new helper has half a second to start, which a busy machine may not give it.
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);
@@ -168,6 +171,29 @@ describe('a repository', () => {
     await stalled;
     assert.deepEqual(await processesWithArgument(at('hung')), []);
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);
+  });
+
+  it('that hangs while QEMU copies is found out by whoever watches it, and only after a while', async () => {
+    const deadlines = { deadlineMs: 30_000, slowDeadlineMs: 30_000, awayDeadlineMs: 1_000 };
+    const repository = openLocal(directory.path, 'nas', { deadlines });
+    opened.push(repository);
+    await repository.answers();
+    const watch = watchRepository(repository, 0);
+    for (let count = 0; count < 20; count++) {
+      watch();
+      await repository.answers();
+    }
+    process.kill(await helperOf(directory.path), 'SIGSTOP');
+    watch();
+    await assert.rejects(
+      async () => {
+        for (;;) {
+          watch();
+          await new Promise(setImmediate);
+        }
+      },
+      { reason: 'REPOSITORY_STALLED' },
+    );
   });
 
   it('has no process any more once it is closed', async () => {

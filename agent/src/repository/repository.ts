@@ -1,13 +1,21 @@
+import { mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { HelperRequest, HelperResponse } from './helper.ts';
+import { describePlace } from '@holdfast/common/repository.ts';
+import { mountPlace, privateMountPlace, type MountPlace } from '../mount/place.ts';
+import { MOUNT_DEADLINE_MS } from '../mount/plan.ts';
+import { lockShared, type FileLock } from '../process/fileLock.ts';
+import type { HelperError, HelperRequest, HelperResponse, HelperRoot } from './helper.ts';
 import type { Operations } from './operations.ts';
 
 /** A repository, as the processes of the agent use it: every call has a deadline, and none can hang its caller. */
 export interface Repository extends Operations {
   readonly name: string;
+  /** Where it is mounted; undefined for a local one. */
+  readonly mount: MountPlace | undefined;
   /** The absolute path of something in it, for QEMU, which opens files itself. */
   pathOf(relative: string): string;
   close(): void;
@@ -24,18 +32,43 @@ export interface Deadlines {
   readonly deadlineMs: number;
   /** Flushing may have to wait for gigabytes, and removing for many blocks. */
   readonly slowDeadlineMs: number;
+  /** How long a NAS may be away in the middle of a copy: one that starts again takes its time. */
+  readonly awayDeadlineMs: number;
 }
 
-const DEADLINES: Deadlines = { deadlineMs: 30_000, slowDeadlineMs: 600_000 };
+const DEADLINES: Deadlines = { deadlineMs: 30_000, slowDeadlineMs: 600_000, awayDeadlineMs: 180_000 };
 const SLOW: readonly (keyof Operations)[] = ['syncFile', 'removeFolder'];
+/** The first call may mount: wait for its turn, try two versions, and take back a mount that is no good. */
+const OPEN_DEADLINE_MS = 3 * MOUNT_DEADLINE_MS;
+const POLL_MS = 50;
 
-/** Opens a repository. Its helper process starts with the first call and ends with close() or with its parent. */
+/** How a repository is opened on this host. */
+export interface OpenOptions {
+  /** Where this host's mounts are, one directory for all processes of the agent. */
+  readonly mountsDirectory: string;
+  readonly deadlines?: Deadlines;
+  /** Mounts it once more, although it is mounted already: that proves the address and the credentials. */
+  readonly afresh?: boolean;
+}
+
+/**
+ * Opens a repository. Its helper process starts with the first call and ends with close() or with its parent. One that
+ * is mounted stays mounted while any process that has made a call has not closed it, nor ended in any way.
+ */
 export function openRepository(
-  ref: Pick<RepositoryRef, 'name' | 'path'>,
-  deadlines: Deadlines = DEADLINES,
+  ref: JournaledRef,
+  { mountsDirectory, deadlines = DEADLINES, afresh = false }: OpenOptions,
 ): Repository {
   const pending = new Map<number, Pending>();
+  const place = placeOf(ref, mountsDirectory, afresh);
+  const root: HelperRoot = {
+    path: place?.point ?? ref.path.replace(/(?<=.)\/+$/, ''),
+    repositoryId: ref.repositoryId,
+    mount: place && { source: ref, place },
+  };
+  let users: Promise<FileLock> | undefined;
   let helper: ChildProcess | undefined;
+  let hasAnswered = false;
   let lastId = 0;
 
   const failAll = (error: HoldfastError): void => {
@@ -48,7 +81,7 @@ export function openRepository(
     pending.clear();
   };
   const start = (): ChildProcess => {
-    const child = fork(fileURLToPath(new URL('./helper.ts', import.meta.url)), [ref.path], {
+    const child = fork(fileURLToPath(new URL('./helper.ts', import.meta.url)), [root.path], {
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       execArgv: [],
@@ -58,8 +91,10 @@ export function openRepository(
       if (waiting === undefined) return;
       pending.delete(response.id);
       clearTimeout(waiting.timer);
-      if ('result' in response) waiting.resolve(response.result);
-      else waiting.reject(repositoryError(ref, response.error));
+      if ('result' in response) {
+        hasAnswered = true;
+        waiting.resolve(response.result);
+      } else waiting.reject(repositoryError(ref, response.error));
     });
     child.on('exit', () => {
       if (child !== helper) return;
@@ -67,19 +102,32 @@ export function openRepository(
     });
     // Its parent may end while it waits for a NAS.
     child.unref();
+    hasAnswered = false;
+    child.send(root);
     return child;
+  };
+  const use = async (): Promise<void> => {
+    if (place === undefined) return;
+    const asked = (users ??= lockUsers(ref, place));
+    await asked.catch((error: unknown) => {
+      if (users === asked) users = undefined;
+      throw error;
+    });
   };
   const call =
     <Name extends keyof Operations>(operation: Name) =>
-    (...args: Parameters<Operations[Name]>): Promise<never> =>
-      new Promise((resolve, reject) => {
+    async (...args: Parameters<Operations[Name]>): Promise<never> => {
+      await use();
+      return new Promise((resolve, reject) => {
         const id = ++lastId;
-        const deadlineMs = SLOW.includes(operation) ? deadlines.slowDeadlineMs : deadlines.deadlineMs;
+        const ownMs = deadlineOf(operation, deadlines);
+        const deadlineMs = ownMs + (place === undefined || hasAnswered ? 0 : OPEN_DEADLINE_MS);
         const timer = setTimeout(() => {
           failAll(
             new HoldfastError(
               'REPOSITORY_STALLED',
-              `Repository ${ref.name} (${ref.path}) did not answer within ${deadlineMs / 1_000} s. Is the NAS up?`,
+              `Repository ${ref.name} (${describePlace(ref)}) did not answer within ${deadlineMs / 1_000} s. Is the NAS up?`,
+              { metadata: { repository: ref.name } },
             ),
           );
         }, deadlineMs);
@@ -87,14 +135,22 @@ export function openRepository(
         helper ??= start();
         helper.send({ id, operation, args } satisfies HelperRequest);
       });
+    };
 
   return {
     name: ref.name,
-    pathOf: (relative) => `${ref.path.replace(/\/+$/, '')}/${relative}`,
+    mount: place,
+    pathOf: (relative) => `${root.path.replace(/\/$/, '')}/${relative}`,
     close: () => {
       failAll(new HoldfastError('REPOSITORY_FAILED', `Repository ${ref.name} was closed.`));
+      void users?.then((lock) => {
+        lock.release();
+      });
+      users = undefined;
     },
     probe: call('probe'),
+    answers: call('answers'),
+    prepare: call('prepare'),
     makeFolder: call('makeFolder'),
     createFile: call('createFile'),
     syncFile: call('syncFile'),
@@ -108,12 +164,48 @@ export function openRepository(
   };
 }
 
-function repositoryError(
-  ref: Pick<RepositoryRef, 'name' | 'path'>,
-  error: { readonly code: string; readonly message: string },
-): HoldfastError {
-  const where = `Repository ${ref.name} (${ref.path})`;
+/** A repository as it may stand in a file: without a password. */
+export type JournaledRef = Omit<RepositoryRef, 'credentials'> & Partial<Pick<RepositoryRef, 'credentials'>>;
+
+export function withoutPassword({ credentials, ...ref }: RepositoryRef): JournaledRef {
+  return credentials === undefined ? ref : { ...ref, credentials: { ...credentials, password: '' } };
+}
+
+/** Where a repository is mounted by this host's agent; undefined for a local one. */
+export function placeOf(ref: JournaledRef, mountsDirectory: string, afresh = false): MountPlace | undefined {
+  if (ref.address === '') return undefined;
+  if (afresh) return privateMountPlace(mountsDirectory);
+  const { type, address, mountOptions, credentials } = ref;
+  return mountPlace(mountsDirectory, { type, address, mountOptions: [...mountOptions] }, credentials);
+}
+
+/** Keeps the place from being unmounted. Waits while somebody unmounts it right now. */
+async function lockUsers(ref: JournaledRef, place: MountPlace): Promise<FileLock> {
+  mkdirSync(place.directory, { recursive: true, mode: 0o700 });
+  const endMs = Date.now() + OPEN_DEADLINE_MS;
+  for (;;) {
+    const lock = lockShared(place.users);
+    if (lock !== undefined) return lock;
+    if (Date.now() > endMs) {
+      throw new HoldfastError(
+        'REPOSITORY_STALLED',
+        `Repository ${ref.name} (${describePlace(ref)}) is being unmounted, which does not end. Is the NAS up?`,
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+function deadlineOf(operation: keyof Operations, deadlines: Deadlines): number {
+  if (operation === 'answers') return deadlines.awayDeadlineMs;
+  return SLOW.includes(operation) ? deadlines.slowDeadlineMs : deadlines.deadlineMs;
+}
+
+function repositoryError(ref: JournaledRef, error: HelperError): HoldfastError {
+  const where = `Repository ${ref.name} (${describePlace(ref)})`;
   const metadata = { repository: ref.name };
+  if (error.reason !== undefined)
+    return new HoldfastError(error.reason, `${where}: ${error.message}`, { metadata });
   switch (error.code) {
     case 'ENOSPC':
     case 'EDQUOT':

@@ -7,6 +7,7 @@ import type { JobEvent } from '../jobs/eventLog.ts';
 import type { Journal } from '../jobs/journal.ts';
 import type { UndoLog } from '../jobs/undo.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
+import type { JournaledRef, Repository } from '../repository/repository.ts';
 
 /** What every stage of a job works with. */
 export interface JobContext {
@@ -25,6 +26,8 @@ export interface JobContext {
   readonly scratchDirectory: string;
   /** Where locks on domains lie, one directory for all jobs of the agent. */
   readonly locksDirectory: string;
+  /** Opens a repository, which is unmounted at the end of the job unless others use it. */
+  readonly openRepository: (ref: JournaledRef) => Promise<Repository>;
   /** What the job has told so far. */
   readonly summary: () => JobSummary;
   readonly now: () => Date;

@@ -1,6 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
-import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { RepositoryRef, TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { ExcludedDisk } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { Undoing } from '../jobs/undo.ts';
 import { domainState, findDomain, type DomainId } from '../libvirt/domains.ts';
@@ -16,7 +16,7 @@ import {
 } from '../qemu/layout.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { backupFolder, partialFolder, ZONE_KEYS_FOLDER } from '../repository/layout.ts';
-import { openRepository, type Repository } from '../repository/repository.ts';
+import { withoutPassword, type Repository } from '../repository/repository.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import { lockDomain } from './lockDomain.ts';
@@ -43,6 +43,7 @@ export interface Prepared {
   /** The XML that restores the domain. */
   readonly persistentXml: string;
   readonly repository: Repository;
+  readonly repositoryRef: RepositoryRef;
   /** The folder under its final name. */
   readonly folder: string;
   readonly partial: Undoing;
@@ -73,7 +74,8 @@ export async function* prepare(
     );
   }
   const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
-  const repository = openRepository(required(start.repository, 'repository'));
+  const repositoryRef = required(start.repository, 'repository');
+  const repository = await context.openRepository(repositoryRef);
   await repository.probe();
 
   await lockDomain(context, domain);
@@ -99,7 +101,7 @@ export async function* prepare(
   const folder = backupFolder(domain.uuid, context.now(), start.backupId);
   const partial = await context.undo.promise({
     kind: 'remove-folder',
-    repository: required(start.repository, 'repository'),
+    repository: withoutPassword(repositoryRef),
     folder: partialFolder(folder),
   });
   await repository.makeFolder(partialFolder(folder));
@@ -134,6 +136,7 @@ export async function* prepare(
     xml,
     persistentXml,
     repository,
+    repositoryRef,
     folder,
     partial,
     layout,

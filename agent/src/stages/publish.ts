@@ -15,6 +15,7 @@ import {
   WRAPPED_KEY_FILE,
 } from '../repository/layout.ts';
 import { encodeManifest, MANIFEST_VERSION, manifestMac, sha256 } from '../repository/manifestFile.ts';
+import { withoutPassword } from '../repository/repository.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import { stageName, type JobContext, type StageEnd } from './context.ts';
 import type { Prepared } from './prepare.ts';
@@ -61,11 +62,7 @@ export async function* publish(
   // Whoever finds this entry after a crash looks whether the rename happened, and only then decides.
   await context.journal.append({
     kind: 'publishing',
-    repository: {
-      name: repository.name,
-      type: start.repository?.type ?? 0,
-      path: start.repository?.path ?? '',
-    },
+    repository: withoutPassword(prepared.repositoryRef),
     folder: prepared.folder,
     manifestSha256,
   });

@@ -1,7 +1,7 @@
 import { grpcTarget, type Address } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
-import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { usage } from '../command-error.ts';
 import { call, type Session } from '../session.ts';
 
@@ -34,7 +34,11 @@ async function addRepository(session: Session, zone: string, { name, path }: Nam
   const type = RepositoryType.REPOSITORY_TYPE_LOCAL;
   const isNew = await unless(
     'REPOSITORY_EXISTS',
-    call(session, session.repositories.addRepository.bind(session.repositories), { zone, name, path, type }),
+    call(
+      session,
+      session.repositories.addRepository.bind(session.repositories),
+      AddRepositoryRequest.fromPartial({ zone, name, path, type }),
+    ),
   );
   if (isNew) return;
   const { repositories } = await call(

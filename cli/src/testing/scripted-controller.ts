@@ -13,6 +13,10 @@ import {
   type UpdateOperationRequest,
   type WatchOperationRequest,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  RepositoryServiceService,
+  type AddRepositoryRequest,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
 import { ZoneServiceService, type SetSettingsRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
 
 /** A step of a watch: an event, an error that ends the stream, or something to wait for. */
@@ -27,6 +31,7 @@ export interface ScriptedController {
   readonly updated: UpdateOperationRequest[];
   readonly cancelled: string[];
   readonly settingsSet: SetSettingsRequest[];
+  readonly repositoriesAdded: AddRepositoryRequest[];
   readonly correlationIds: Set<string>;
   close(): Promise<void>;
 }
@@ -43,6 +48,7 @@ export async function scriptedController(
     updated: [] as UpdateOperationRequest[],
     cancelled: [] as string[],
     settingsSet: [] as SetSettingsRequest[],
+    repositoriesAdded: [] as AddRepositoryRequest[],
     correlationIds: new Set<string>(),
   };
   const refuse = unary(silentLogger, () =>
@@ -88,6 +94,13 @@ export async function scriptedController(
     }),
     ...{ createZone: refuse, listZones: refuse, getSettings: refuse },
   };
+  const repositories = {
+    addRepository: unary(silentLogger, (request: AddRepositoryRequest) => {
+      seen.repositoriesAdded.push(request);
+      return Promise.resolve({ repository: undefined });
+    }),
+    ...{ listRepositories: refuse, getRepository: refuse, removeRepository: refuse },
+  };
   const path = join(directory, 'controller.sock');
   const server = await serve(
     { kind: 'unix', path },
@@ -103,6 +116,11 @@ export async function scriptedController(
         implementation: operations,
       },
       { name: 'holdfast.v1.ZoneService', definition: ZoneServiceService, implementation: zones },
+      {
+        name: 'holdfast.v1.RepositoryService',
+        definition: RepositoryServiceService,
+        implementation: repositories,
+      },
     ],
     silentLogger,
   );

@@ -9,6 +9,8 @@ import {
   type GetRepositoryStatsRequest,
   type GetRepositoryStatsResponse,
   type ListJobsResponse,
+  type PrepareRepositoryRequest,
+  type PrepareRepositoryResponse,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const SECOND = 1_000;
@@ -16,6 +18,8 @@ const MINUTE = 60 * SECOND;
 
 /** An agent that is asked a question answers within this, or counts as unreachable. libvirt is behind it. */
 const ASK_DEADLINE_MS = 15 * SECOND;
+/** Longer than an agent waits for a NAS, so that its own words arrive. */
+const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
 /** Long, since unlinking large files on a NAS takes its time; an agent that is gone is noticed by keepalive. */
 const DELETE_DEADLINE_MS = 30 * MINUTE;
 
@@ -33,6 +37,11 @@ export interface Agents {
   ready(place: AgentPlace, deadlineMs: number): Promise<void>;
   /** Who the agent is, with one domain or, without its name, all. */
   getHost(place: AgentPlace, domain: string, correlationId: string): Promise<GetHostResponse>;
+  prepareRepository(
+    place: AgentPlace,
+    request: PrepareRepositoryRequest,
+    correlationId: string,
+  ): Promise<PrepareRepositoryResponse>;
   getRepositoryStats(
     place: AgentPlace,
     request: GetRepositoryStatsRequest,
@@ -73,9 +82,14 @@ export function createAgents(): Agents {
       const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
       return await naming(place, callUnary(agent.getHost.bind(agent), { domain }, options));
     },
+    prepareRepository: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: REPOSITORY_DEADLINE_MS };
+      return await naming(place, callUnary(agent.prepareRepository.bind(agent), request, options));
+    },
     getRepositoryStats: async (place, request, correlationId) => {
       const agent = client(place);
-      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
+      const options = { correlationId, deadlineMs: REPOSITORY_DEADLINE_MS };
       return await naming(place, callUnary(agent.getRepositoryStats.bind(agent), request, options));
     },
     deleteBackup: async (place, request, correlationId) => {

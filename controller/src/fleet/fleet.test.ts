@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
 import { TEST_DEADLINE_MS, ask, jobOf, refused, startLab, takeBackup, type Lab } from '../testing/lab.ts';
 
@@ -18,7 +21,10 @@ describe('hosts and repositories', function () {
   const addHost = (zone: string, name: string, address: string) =>
     ask(lab.clients.hosts.addHost.bind(lab.clients.hosts), { zone, name, address });
   const addRepository = (zone: string, name: string, path: string) =>
-    ask(lab.clients.repositories.addRepository.bind(lab.clients.repositories), { zone, name, type: 1, path });
+    ask(
+      lab.clients.repositories.addRepository.bind(lab.clients.repositories),
+      AddRepositoryRequest.fromPartial({ zone, name, type: 1, path }),
+    );
 
   it('asks an agent who it is, and refuses one of another zone', async () => {
     const stranger = await lab.startAgent('h9', 'z9');
@@ -44,6 +50,61 @@ describe('hosts and repositories', function () {
     await refused(ask(hosts.getHost.bind(hosts), { name: 'h2' }), 'HOST_NOT_FOUND');
     await agent.stop();
     await refused(ask(hosts.getHost.bind(hosts), { name: 'h1' }), 'AGENT_UNREACHABLE');
+  });
+
+  it('tells the agent what to mount, keeps the id that it found, and shows no password', async () => {
+    const { repositories } = lab.clients;
+    const password = 'correct horse, "battery"';
+    const credentials = { username: 'backup', password, domain: 'WORK' };
+    const request = AddRepositoryRequest.fromPartial({
+      zone: 'z1',
+      name: 'share',
+      type: RepositoryType.REPOSITORY_TYPE_CIFS,
+      address: '\\\\nas\\my share\\',
+      mountOptions: ['seal'],
+      credentials,
+    });
+    const { repository } = await ask(repositories.addRepository.bind(repositories), request);
+    const expected = { type: 3, path: '', address: '//nas/my share', mountOptions: ['seal'] };
+    assert.deepEqual(agent.prepared.at(-1)?.repository, {
+      ...expected,
+      name: 'share',
+      repositoryId: '',
+      credentials,
+    });
+    assert.equal(repository?.repositoryId, agent.repositoryId);
+    const { repositories: listed } = await ask(repositories.listRepositories.bind(repositories), {
+      zone: 'z1',
+    });
+    assert.ok(!JSON.stringify(listed).includes('horse'));
+    for (const file of ['controller.sqlite', 'controller.sqlite-wal']) {
+      assert.ok(!(await readFile(join(lab.stateDirectory, file))).includes(password), file);
+    }
+    await lab.restartController();
+    const { id } = await takeBackup(lab, { repository: 'share' });
+    const { start } = await jobOf(agent, id);
+    assert.deepEqual('repository' in start && start.repository, {
+      ...expected,
+      name: 'share',
+      repositoryId: agent.repositoryId,
+      credentials,
+    });
+  });
+
+  it('refuses what cannot be mounted before any agent is asked', async () => {
+    const { repositories } = lab.clients;
+    const asked = agent.prepared.length;
+    for (const bad of [
+      { type: RepositoryType.REPOSITORY_TYPE_NFS, address: 'nas:/a/../b' },
+      { type: RepositoryType.REPOSITORY_TYPE_NFS, address: 'nas:/a', mountOptions: ['exec'] },
+      { type: RepositoryType.REPOSITORY_TYPE_CEPH, address: 'mon:/a' },
+      { type: RepositoryType.REPOSITORY_TYPE_LOCAL, path: '/a', address: 'nas:/a' },
+      { type: 99 as RepositoryType, path: '/a' },
+    ]) {
+      const request = AddRepositoryRequest.fromPartial({ zone: 'z1', name: 'bad', ...bad });
+      await refused(ask(repositories.addRepository.bind(repositories), request), 'INVALID_REQUEST');
+    }
+    assert.equal(agent.prepared.length, asked);
   });
 
   it('keeps a host while an operation works on it', async () => {

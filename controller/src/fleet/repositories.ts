@@ -1,33 +1,30 @@
-import { isAbsolute, normalize } from 'node:path/posix';
+import type { Selectable } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import type { GetRepositoryStatsResponse, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import { RepositoryType, type Repository } from '@holdfast/proto/holdfast/v1/repository.ts';
+import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
+import {
+  RepositoryCredentials,
+  type RepositoryType,
+  type AddRepositoryRequest,
+  type Repository,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
+import type { Tables } from '../store/schema.ts';
 import type { Store } from '../store/store.ts';
 import { parseName } from '../zones/name.ts';
 import type { Zones } from '../zones/zones.ts';
 import type { Agents } from './agents.ts';
 import type { Hosts } from './hosts.ts';
 
-/** A path longer than this is refused by Linux (PATH_MAX). */
-const MAX_PATH_BYTES = 4_095;
-
 /** Where backups lie. */
 export interface Repositories {
   /**
-   * Adds a repository after a host of the zone has proved that it can write to it.
+   * Adds a repository after a host of the zone has mounted it, proved that it can write to it, and read or made its id.
    *
    * @throws HoldfastError ZONE_NOT_FOUND, NAME_INVALID, INVALID_REQUEST, HOST_NOT_FOUND when the zone has no host,
    *   AGENT_UNREACHABLE, REPOSITORY_EXISTS, and what the agent finds wrong with it (REPOSITORY_UNUSABLE, ...)
    */
-  add(
-    given: {
-      readonly zone: string;
-      readonly name: string;
-      readonly type: RepositoryType;
-      readonly path: string;
-    },
-    correlationId: string,
-  ): Promise<Repository>;
+  add(given: AddRepositoryRequest, correlationId: string): Promise<Repository>;
   /** By name; of one zone, when it is given. @throws HoldfastError ZONE_NOT_FOUND */
   list(zone: string): Promise<Repository[]>;
   /** @throws HoldfastError INVALID_REQUEST without a name, REPOSITORY_NOT_FOUND */
@@ -38,15 +35,12 @@ export interface Repositories {
    * @throws HoldfastError as find, ZONE_MISMATCH, INVALID_REQUEST when there is a choice to make
    */
   choose(name: string, zone: string): Promise<Repository>;
+  /** The repository in the form that agents take, with its credentials. @throws HoldfastError REPOSITORY_NOT_FOUND */
+  ref(repository: Repository): Promise<RepositoryRef>;
   /** Its space, in bytes, as the first host of its zone that answers sees it. @throws as add */
   stats(repository: Repository, correlationId: string): Promise<GetRepositoryStatsResponse>;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
   remove(name: string): Promise<void>;
-}
-
-/** The repository in the form that agents take. */
-export function repositoryRef(repository: Repository): RepositoryRef {
-  return { name: repository.name, type: repository.type, path: repository.path };
 }
 
 export function createRepositories(parts: {
@@ -75,16 +69,26 @@ export function createRepositories(parts: {
     }
     return toRepository(row);
   };
-  const stats: Repositories['stats'] = async (repository, correlationId) => {
-    const candidates = await hosts.list(repository.zone);
+  const ref: Repositories['ref'] = async (repository) => {
+    const { credentials_sealed: sealed } = await db
+      .selectFrom('repositories')
+      .select('credentials_sealed')
+      .where('name', '=', repository.name)
+      .executeTakeFirstOrThrow();
+    const identity = credentialsIdentity(repository.name);
+    const credentials = sealed && RepositoryCredentials.decode(store.sealer.open(sealed, identity));
+    return refOf(repository, credentials ?? undefined);
+  };
+  /** Asks the hosts of the zone, one after the other, until one answers. */
+  const askZone = async <Answer>(zone: string, ask: (host: Host) => Promise<Answer>): Promise<Answer> => {
+    const candidates = await hosts.list(zone);
     let failure = new HoldfastError(
       'HOST_NOT_FOUND',
-      `Zone ${repository.zone} has no host that could look at the repository. Add a host first.`,
+      `Zone ${zone} has no host that could look at the repository. Add a host first.`,
     );
     for (const host of candidates) {
       try {
-        const request = { zone: repository.zone, repository: repositoryRef(repository) };
-        return await agents.getRepositoryStats(host, request, correlationId);
+        return await ask(host);
       } catch (error) {
         if (!(error instanceof HoldfastError) || error.reason !== 'AGENT_UNREACHABLE') throw error;
         failure = error;
@@ -96,27 +100,49 @@ export function createRepositories(parts: {
   return {
     list,
     find,
-    stats,
+    ref,
+    stats: async (repository, correlationId) => {
+      const request = { zone: repository.zone, repository: await ref(repository) };
+      return await askZone(repository.zone, (host) =>
+        agents.getRepositoryStats(host, request, correlationId),
+      );
+    },
     add: async (given, correlationId) => {
       await zones.require(given.zone);
-      const repository: Repository = {
+      const createTime = now();
+      const wanted: Repository = {
         name: parseName('repository', given.name),
         zone: given.zone,
-        type: parseType(given.type),
-        path: parsePath(given.path),
-        createTime: now(),
+        createTime,
+        repositoryId: '',
+        ...parseRepositoryPlace(given),
       };
-      await refuseKnown(db, repository.name);
-      await stats(repository, correlationId);
+      const { name, zone, type, path, address, mountOptions } = wanted;
+      await refuseKnown(db, name);
+      const request = { zone, repository: refOf(wanted, given.credentials) };
+      const { repositoryId } = await askZone(zone, (host) =>
+        agents.prepareRepository(host, request, correlationId),
+      );
+      const sealed =
+        given.credentials &&
+        store.sealer.seal(
+          RepositoryCredentials.encode(given.credentials).finish(),
+          credentialsIdentity(name),
+        );
       await db.transaction().execute(async (trx) => {
-        await refuseKnown(trx, repository.name);
-        const { createTime, ...columns } = repository;
+        await refuseKnown(trx, name);
         await trx
           .insertInto('repositories')
-          .values({ ...columns, create_time: (createTime ?? now()).toISOString() })
+          .values({
+            ...{ name, zone, type, path, address },
+            mount_options: JSON.stringify(mountOptions),
+            repository_id: repositoryId,
+            credentials_sealed: sealed ?? null,
+            create_time: createTime.toISOString(),
+          })
           .execute();
       });
-      return repository;
+      return { ...wanted, repositoryId };
     },
     choose: async (name, zone) => {
       if (name === '') return onlyOne(await list(zone), zone);
@@ -154,6 +180,15 @@ export function createRepositories(parts: {
   };
 }
 
+function refOf(repository: Repository, credentials: RepositoryCredentials | undefined): RepositoryRef {
+  const { name, type, path, address, mountOptions, repositoryId } = repository;
+  return { name, type, path, address, mountOptions, repositoryId, credentials };
+}
+
+function credentialsIdentity(name: string): string {
+  return `repositories.credentials:${name}`;
+}
+
 async function refuseKnown(db: Pick<Store['db'], 'selectFrom'>, name: string): Promise<void> {
   const known = await db
     .selectFrom('repositories')
@@ -177,39 +212,15 @@ function onlyOne(repositories: readonly Repository[], zone: string): Repository 
   return first;
 }
 
-function parseType(type: RepositoryType): RepositoryType {
-  switch (type) {
-    case RepositoryType.REPOSITORY_TYPE_UNSPECIFIED:
-    case RepositoryType.REPOSITORY_TYPE_LOCAL:
-      return RepositoryType.REPOSITORY_TYPE_LOCAL;
-    default:
-      throw new HoldfastError('INVALID_REQUEST', `There is no repository type ${String(type)}.`);
-  }
-}
-
-function parsePath(path: string): string {
-  if (!isAbsolute(path) || path.includes('\0') || Buffer.byteLength(path) > MAX_PATH_BYTES) {
-    throw new HoldfastError(
-      'INVALID_REQUEST',
-      `The path of the repository, ${JSON.stringify(path)}, is not an absolute path.`,
-    );
-  }
-  const normal = normalize(path);
-  return normal.length > 1 && normal.endsWith('/') ? normal.slice(0, -1) : normal;
-}
-
-function toRepository(row: {
-  name: string;
-  zone: string;
-  type: number;
-  path: string;
-  create_time: string;
-}): Repository {
+function toRepository(row: Selectable<Tables['repositories']>): Repository {
   return {
     name: row.name,
     zone: row.zone,
     type: row.type as RepositoryType,
     path: row.path,
+    address: row.address,
+    mountOptions: JSON.parse(row.mount_options) as string[],
+    repositoryId: row.repository_id,
     createTime: new Date(row.create_time),
   };
 }

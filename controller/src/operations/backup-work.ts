@@ -6,7 +6,7 @@ import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Catalog, WrappedKey } from '../catalog/backups.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
-import { repositoryRef, type Repositories } from '../fleet/repositories.ts';
+import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
 import type { Store } from '../store/store.ts';
 import type { Submit } from './submit.ts';
@@ -40,7 +40,7 @@ export async function backupRef(
   const given = passphrase === '' ? undefined : new Secret(passphrase);
   const secret = key && (await parts.keys.unwrap(key.keyId, key.wrappedKey, given));
   return {
-    repository: repositoryRef(repository),
+    repository: await parts.repositories.ref(repository),
     backupId: backup.id,
     path: backup.path,
     manifestSha256: backup.manifestSha256,

@@ -1,6 +1,5 @@
 import { DeleteBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { repositoryRef } from '../fleet/repositories.ts';
 import { anyHost, type BackupWorkParts } from './backup-work.ts';
 import { refuseBackupInUse } from './submit.ts';
 
@@ -38,7 +37,7 @@ export async function deleteBackup(
       kind: 'delete',
       request: {
         zone: backup.zone,
-        repository: repositoryRef(repository),
+        repository: await parts.repositories.ref(repository),
         backupId: backup.id,
         path: backup.path,
       },

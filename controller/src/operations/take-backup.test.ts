@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
 import {
@@ -68,12 +69,15 @@ describe('what a backup request may say', function () {
     await ask(zones.createZone.bind(zones), { name: 'z2' });
     const other = await addHost('h2', 'z2');
     other.domains = [{ uuid: randomUUID(), name: 'far', state: 'running' }];
-    await ask(repositories.addRepository.bind(repositories), {
-      zone: 'z2',
-      name: 'r2',
-      type: 0,
-      path: '/r2',
-    });
+    await ask(
+      repositories.addRepository.bind(repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z2',
+        name: 'r2',
+        type: 0,
+        path: '/r2',
+      }),
+    );
     await refused(takeBackup(lab, { host: 'h2' }), 'ZONE_MISMATCH');
     await refused(takeBackup(lab, { repository: 'r2' }), 'ZONE_MISMATCH');
     await refused(takeBackup(lab, { domain: 'far' }), 'DOMAIN_NOT_FOUND');
@@ -99,12 +103,15 @@ describe('what a backup request may say', function () {
     const { host } = await takeBackup(lab, { host: 'h2' });
     assert.equal(host, 'h2');
     const { repositories } = lab.clients;
-    await ask(repositories.addRepository.bind(repositories), {
-      zone: 'z1',
-      name: 'r2',
-      type: 0,
-      path: '/r2',
-    });
+    await ask(
+      repositories.addRepository.bind(repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z1',
+        name: 'r2',
+        type: 0,
+        path: '/r2',
+      }),
+    );
     const choice = await refused(takeBackup(lab, { host: 'h1' }), 'INVALID_REQUEST');
     assert.match(choice.message, /r1, r2/);
   });

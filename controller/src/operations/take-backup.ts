@@ -7,7 +7,7 @@ import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/opera
 import type { Agents } from '../fleet/agents.ts';
 import { findDomain } from '../fleet/find-domain.ts';
 import type { Hosts } from '../fleet/hosts.ts';
-import { repositoryRef, type Repositories } from '../fleet/repositories.ts';
+import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import {
@@ -78,7 +78,7 @@ export async function takeBackup(
         header: undefined,
         backupId,
         domain: domain.uuid,
-        repository: repositoryRef(repository),
+        repository: await parts.repositories.ref(repository),
         options,
         key,
       },

@@ -3,7 +3,10 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Tables } from './schema.ts';
 
 /** The steps from an empty database to the present schema. Only ever appended to; a step that was released is final. */
-export const migrations: readonly ((db: Kysely<Tables>) => Promise<void>)[] = [firstTables];
+export const migrations: readonly ((db: Kysely<Tables>) => Promise<void>)[] = [
+  firstTables,
+  mountedRepositories,
+];
 
 /**
  * Brings the schema up to date, step by step, each in a transaction.
@@ -141,4 +144,20 @@ async function firstTables(db: Kysely<Tables>): Promise<void> {
     .addColumn('event_message', 'blob', (column) => column.notNull())
     .addPrimaryKeyConstraint('operation_events_pk', ['operation_id', 'sequence'])
     .execute();
+}
+
+async function mountedRepositories(db: Kysely<Tables>): Promise<void> {
+  const { schema } = db;
+  const text = ['address', 'repository_id'] as const;
+  for (const column of text) {
+    await schema
+      .alterTable('repositories')
+      .addColumn(column, 'text', (definition) => definition.notNull().defaultTo(''))
+      .execute();
+  }
+  await schema
+    .alterTable('repositories')
+    .addColumn('mount_options', 'text', (definition) => definition.notNull().defaultTo('[]'))
+    .execute();
+  await schema.alterTable('repositories').addColumn('credentials_sealed', 'blob').execute();
 }

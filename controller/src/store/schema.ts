@@ -48,8 +48,17 @@ interface RepositoryTable {
   readonly name: string;
   readonly zone: string;
   readonly type: number;
+  /** Empty for one that is mounted. */
   readonly path: string;
   readonly create_time: string;
+  /** Empty for a local one. */
+  readonly address: string;
+  /** A list of texts, as JSON. */
+  readonly mount_options: string;
+  /** What its id file says. */
+  readonly repository_id: string;
+  /** A RepositoryCredentials message; null without credentials. */
+  readonly credentials_sealed: Uint8Array | null;
 }
 
 export interface KeyTable {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from '@grpc/grpc-js';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
@@ -8,6 +9,7 @@ import {
   type AgentServiceServer,
   type Control,
   type DeleteBackupRequest,
+  type PrepareRepositoryRequest,
   type RestoreBackupStart,
   type TakeBackupStart,
   type VerifyBackupStart,
@@ -46,11 +48,14 @@ export interface FakeAgent {
   readonly address: Address;
   readonly jobs: ReadonlyMap<string, FakeJob>;
   readonly deletions: readonly DeleteBackupRequest[];
+  readonly prepared: readonly PrepareRepositoryRequest[];
   domains: { readonly uuid: string; readonly name: string; readonly state: string }[];
   /** When set, every start is refused with it. */
   refusal: HoldfastError | undefined;
   /** When set, the repository is no good. */
   repositoryProblem: HoldfastError | undefined;
+  /** What the id file of every repository says. */
+  repositoryId: string;
   /** Whether acknowledgements are lost. */
   deaf: boolean;
   /** Events that happen on every start. */
@@ -77,6 +82,7 @@ export async function startFakeAgent(given: {
 }): Promise<FakeAgent> {
   const jobs = new Map<string, MutableJob>();
   const deletions: DeleteBackupRequest[] = [];
+  const prepared: PrepareRepositoryRequest[] = [];
   const streamOf = (stream: Stream): void => {
     handleStream(agent, jobs, stream);
   };
@@ -100,6 +106,11 @@ export async function startFakeAgent(given: {
         domains: domains.map((each) => ({ ...each, disks: [] })),
       };
     }),
+    prepareRepository: answer((request) => {
+      if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      prepared.push(request);
+      return { repositoryId: agent.repositoryId };
+    }),
     getRepositoryStats: answer(() => {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
       return { sizeBytes: 1_000n, freeBytes: 400n };
@@ -120,9 +131,11 @@ export async function startFakeAgent(given: {
     address,
     jobs,
     deletions,
+    prepared,
     domains: [],
     refusal: undefined,
     repositoryProblem: undefined,
+    repositoryId: randomUUID(),
     deaf: false,
     script: [],
     forgetJobs: () => {

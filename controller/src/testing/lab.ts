@@ -21,7 +21,7 @@ import {
   type OperationState,
   type WatchOperationResponse,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { AddRepositoryRequest, RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { ZoneServiceClient } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { startController, type RunningController } from '../controller.ts';
 import { startFakeAgent, type FakeAgent, type FakeJob } from './fake-agent.ts';
@@ -106,12 +106,15 @@ export async function startLab(now?: () => Date): Promise<Lab> {
       const { zones, hosts, repositories } = clients;
       await ask(zones.createZone.bind(zones), { name: 'z1' });
       await ask(hosts.addHost.bind(hosts), { zone: 'z1', name: '', address: grpcTarget(agent.address) });
-      await ask(repositories.addRepository.bind(repositories), {
-        zone: 'z1',
-        name: 'r1',
-        type: 0,
-        path: '/srv/r1',
-      });
+      await ask(
+        repositories.addRepository.bind(repositories),
+        AddRepositoryRequest.fromPartial({
+          zone: 'z1',
+          name: 'r1',
+          type: 0,
+          path: '/srv/r1',
+        }),
+      );
       return agent;
     },
     stopController: () => controller.close(),

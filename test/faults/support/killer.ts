@@ -37,7 +37,9 @@ function killAtRepositoryStep(): void {
   let asked = 0;
   let answered = 0;
   let operation = '';
-  process.prependListener('message' as never, (request: { operation: string }) => {
+  process.prependListener('message' as never, (request: { operation?: string }) => {
+    // The first message says what to open.
+    if (request.operation === undefined) return;
     operation = request.operation;
     if (++asked === step && at === 'before') kill(victims, `before ${operation}`);
   });
