@@ -65,7 +65,11 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);
       const space = await repository(request.repository).probe();
-      return { sizeBytes: BigInt(space.sizeBytes), freeBytes: BigInt(space.freeBytes) };
+      return {
+        sizeBytes: BigInt(space.sizeBytes),
+        freeBytes: BigInt(space.freeBytes),
+        usedBytes: BigInt(space.usedBytes),
+      };
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
   };

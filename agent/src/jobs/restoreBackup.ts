@@ -7,6 +7,7 @@ import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
 import { prepareRestore, type PreparedRestore } from '../stages/prepareRestore.ts';
 import { finishRestore, publishRestore } from '../stages/publishRestore.ts';
+import { prepareState, type RestoreState } from '../stages/restoreState.ts';
 import type { JobEvent } from './eventLog.ts';
 
 export const RESTORE_STAGES: readonly Stage[] = [
@@ -17,7 +18,7 @@ export const RESTORE_STAGES: readonly Stage[] = [
 
 /** Restores a backup, or some of its disks, to new image files. */
 export async function* restoreBackup(context: JobContext, start: RestoreBackupStart): StageRun<Completed> {
-  const prepared = yield* stage(context, Stage.STAGE_PREPARE, openAndPrepare(context, start));
+  const { prepared, state } = yield* stage(context, Stage.STAGE_PREPARE, openAndPrepare(context, start));
   yield* copy(
     prepared.daemon,
     prepared.disks,
@@ -36,20 +37,25 @@ export async function* restoreBackup(context: JobContext, start: RestoreBackupSt
     context.now,
   );
   await finishRestore(prepared);
-  const value = yield* stage(context, Stage.STAGE_PUBLISH, publishRestore(context, start, prepared));
+  const value = yield* stage(context, Stage.STAGE_PUBLISH, publishRestore(context, start, prepared, state));
   return { result: { $case: 'restore', value } };
 }
 
 async function* openAndPrepare(
   context: JobContext,
   start: RestoreBackupStart,
-): AsyncGenerator<JobEvent, StageEnd<PreparedRestore>, undefined> {
+): AsyncGenerator<
+  JobEvent,
+  StageEnd<{ readonly prepared: PreparedRestore; readonly state: RestoreState }>,
+  undefined
+> {
   if (start.backup?.repository === undefined)
     throw new HoldfastError('INVALID_REQUEST', 'backup is missing.');
   const repository = openRepository(start.backup.repository);
   try {
-    const { result } = yield* openBackup(repository, start.backup);
-    return { result: await prepareRestore(context, start, result) };
+    const { result: backup } = yield* openBackup(repository, start.backup);
+    const { result: state } = yield* prepareState(context, start, backup);
+    return { result: { prepared: await prepareRestore(context, start, backup), state } };
   } finally {
     repository.close();
   }

@@ -13,6 +13,7 @@ import { openSources } from '../stages/openSources.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
 import { publish } from '../stages/publish.ts';
 import { quiesce, type Snapshot } from '../stages/quiesce.ts';
+import { readState } from '../stages/readState.ts';
 import { requireScratchSpace } from '../stages/scratch.ts';
 
 /** The stages of a backup, in order. */
@@ -52,6 +53,7 @@ async function* fromSnapshot(
   snapshot: Snapshot,
 ): StageRun<BackupResult> {
   try {
+    const state = yield* readState(context, prepared);
     const sources = await openSources(context, prepared, snapshot);
     const copied = yield* copy(
       prepared.daemon,
@@ -80,7 +82,7 @@ async function* fromSnapshot(
     return yield* stage(
       context,
       Stage.STAGE_PUBLISH,
-      publish(context, start, prepared, snapshot, { dataBytes: copied.dataBytes, storedBytes, checked }),
+      publish(context, start, prepared, snapshot, { ...copied, storedBytes, checked, state }),
     );
   } finally {
     if (snapshot.kind === 'stopped') await snapshot.watch.stop();

@@ -17,7 +17,9 @@ import { dirname, join, normalize, sep } from 'node:path';
 /** Space on a repository's file system. */
 export interface Space {
   readonly sizeBytes: number;
+  /** For this process: without what the file system reserves for others. */
   readonly freeBytes: number;
+  readonly usedBytes: number;
 }
 
 /** What can be done on a repository. Paths are relative to it. Runs in the helper process only. */
@@ -83,8 +85,8 @@ export function operationsOn(root: string): Operations {
         await file.close();
         await unlink(path);
       }
-      const { bsize, blocks, bavail } = await statfs(root);
-      return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+      const { bsize, blocks, bfree, bavail } = await statfs(root);
+      return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail, usedBytes: bsize * (blocks - bfree) };
     },
     makeFolder: async (path) => {
       await mkdir(at(path), { recursive: true, mode: 0o700 });
