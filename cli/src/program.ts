@@ -10,6 +10,7 @@ import { addRepository } from './commands/repository.ts';
 import { addRestore } from './commands/restore.ts';
 import { addShow } from './commands/show.ts';
 import { addStandalone } from './commands/standalone.ts';
+import { addStats } from './commands/stats.ts';
 import { addSteering } from './commands/steer.ts';
 import { addVerify } from './commands/verify.ts';
 import { addWatch } from './commands/watch.ts';
@@ -55,6 +56,7 @@ export function createProgram(context: Context): Command {
   addHost(program, context);
   addRepository(program, context);
   addKey(program, context);
+  addStats(program, context);
   addStandalone(program, context);
   return program;
 }

@@ -6,6 +6,7 @@ import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
 import { OperationServiceClient } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { ZoneServiceClient } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { CommandError } from './command-error.ts';
 import { isFromTransport } from './transport.ts';
@@ -21,6 +22,7 @@ export interface Session {
   readonly hosts: HostServiceClient;
   readonly repositories: RepositoryServiceClient;
   readonly keys: KeyServiceClient;
+  readonly statistics: StatisticsServiceClient;
   close(): void;
 }
 
@@ -32,10 +34,12 @@ export function openSession(address: Address, correlationId: string): Session {
   const hosts = connectTo(HostServiceClient, address);
   const repositories = connectTo(RepositoryServiceClient, address);
   const keys = connectTo(KeyServiceClient, address);
+  const statistics = connectTo(StatisticsServiceClient, address);
   return {
-    ...{ address, correlationId, backups, operations, zones, hosts, repositories, keys },
+    ...{ address, correlationId, backups, operations, zones, hosts, repositories, keys, statistics },
     close: () => {
-      for (const client of [backups, operations, zones, hosts, repositories, keys]) client.close();
+      for (const client of [backups, operations, zones, hosts, repositories, keys, statistics])
+        client.close();
     },
   };
 }

@@ -7,8 +7,10 @@ import { hostService } from './api/host-service.ts';
 import { keyService } from './api/key-service.ts';
 import { operationService } from './api/operation-service.ts';
 import { repositoryService } from './api/repository-service.ts';
+import { statisticsService } from './api/statistics-service.ts';
 import { zoneService } from './api/zone-service.ts';
 import { createCatalog } from './catalog/backups.ts';
+import { createStatistics } from './catalog/statistics.ts';
 import { createAgents } from './fleet/agents.ts';
 import { createHosts } from './fleet/hosts.ts';
 import { createRepositories } from './fleet/repositories.ts';
@@ -60,6 +62,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;
   const keys = createKeys({ store, now, scryptWorkFactor });
   const catalog = createCatalog({ store });
+  const statistics = createStatistics({ store });
   const live = createLive();
   const journal = createJournal({ store, live });
   const { fencingEpoch } = store;
@@ -74,6 +77,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     hostService({ hosts, logger }),
     repositoryService({ repositories, logger }),
     keyService({ keys, zones, logger }),
+    statisticsService({ statistics, zones, repositories, logger }),
   ];
 
   let servers: readonly RunningServer[] = [];

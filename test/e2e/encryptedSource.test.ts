@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { useHoldfast } from '../harness/fixture.ts';
@@ -16,6 +16,7 @@ describe('a source volume that is encrypted', () => {
   const fixture = useHoldfast({ guest: { disks: [filesDisk], start: false } });
   let plain: GuestDisk;
   let luks: string;
+  let secret: string;
 
   before(async () => {
     const { lab, guest } = fixture;
@@ -27,7 +28,7 @@ describe('a source volume that is encrypted', () => {
     });
     luks = path.join(lab.directory, 'disks/volume.luks');
     await encrypt(plain.path ?? '', luks);
-    const secret = await defineSecret(lab);
+    secret = await defineSecret(lab);
     const disk = `<disk type='file' device='disk'><driver name='qemu' type='raw'/>
       <source file='${luks}'><encryption format='luks'><secret type='passphrase' uuid='${secret}'/></encryption></source>
       <target dev='vdb' bus='virtio'/></disk>`;
@@ -53,10 +54,14 @@ describe('a source volume that is encrypted', () => {
       for (const wanted of [{ allowPlaintext: true }, encrypted]) {
         const { backupId } = succeeded(await client.takeBackup({ ...request, ...wanted }));
         const { manifest } = await client.getBackup(backupId);
-        const encryption = manifest?.disks.map((disk) => [disk.target, disk.sourceEncrypted]);
+        const encryption = manifest?.disks.map((disk) => [
+          disk.target,
+          disk.sourceEncrypted,
+          disk.sourceSecretUuid,
+        ]);
         assert.deepEqual(encryption, [
-          ['vda', false],
-          ['vdb', true],
+          ['vda', false, ''],
+          ['vdb', true, secret],
         ]);
         const directory = await holdfast.restoreDirectory();
         const restored = await client.restoreBackup({ backupId, host: 'host-1', directory, disks: ['vdb'] });
@@ -69,6 +74,27 @@ describe('a source volume that is encrypted', () => {
       }
     });
   }
+
+  it('comes back in a domain that starts, without the secret of the volume', async () => {
+    const { lab, guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const settings = { 'nas.backup.encryption.enabled': 'true' };
+    const { backupId } = succeeded(await client.takeBackup({ zone: 'z1', domain: guest.name, settings }));
+    const directory = await holdfast.restoreDirectory();
+    const request = { backupId, host: 'host-1', directory, domainName: 'elsewhere' };
+    const result = succeeded(await client.restoreBackup(request)).result?.result;
+    assert.equal(result?.$case, 'restore');
+    await guest.destroy();
+    await lab.virsh(['secret-undefine', secret]);
+    await assert.rejects(guest.start(), /secret/);
+
+    const restored = await lab.define(await readFile(result.value.domainXmlPath, 'utf8'));
+    await restored.start();
+    await restored.waitReady();
+    const { stdout } = await restored.exec(['/bin/head', '-c', '27', '/dev/vdb']);
+    assert.equal(stdout, 'This is byte 0 of the disk.');
+    await restored.destroy();
+  });
 });
 
 async function encrypt(plain: string, luks: string): Promise<void> {

@@ -13,6 +13,7 @@ import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
 import { OperationServiceClient, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { ZoneServiceClient } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { watch, type Followed, type OnEvent } from './follow.ts';
 
@@ -32,6 +33,7 @@ export interface Client extends Disposable {
   readonly hosts: HostServiceClient;
   readonly repositories: RepositoryServiceClient;
   readonly keys: KeyServiceClient;
+  readonly statistics: StatisticsServiceClient;
   /** Calls a bound method of a client: `call(hosts.getHost.bind(hosts), ...)`. Throws HoldfastError as it was sent. */
   call<Request, Response>(
     method: Method<Request, Response>,
@@ -60,6 +62,7 @@ export function connect(address: Address): Client {
   const hosts = connectTo(HostServiceClient, address);
   const repositories = connectTo(RepositoryServiceClient, address);
   const keys = connectTo(KeyServiceClient, address);
+  const statistics = connectTo(StatisticsServiceClient, address);
 
   const call: Client['call'] = (method, request, correlationId = 'test') =>
     callUnary(method, request, { correlationId, deadlineMs: 60_000 });
@@ -75,7 +78,19 @@ export function connect(address: Address): Client {
   };
 
   return {
-    ...{ address, backups, operations, zones, hosts, repositories, keys, call, getOperation, follow },
+    ...{
+      address,
+      backups,
+      operations,
+      zones,
+      hosts,
+      repositories,
+      keys,
+      statistics,
+      call,
+      getOperation,
+      follow,
+    },
     startBackup,
     takeBackup: async (request, onEvent) => follow((await startBackup(request)).id, onEvent),
     verifyBackup: async (request, onEvent) => {
@@ -96,7 +111,8 @@ export function connect(address: Address): Client {
       await call(zones.setSettings.bind(zones), { zone, values, clear });
     },
     [Symbol.dispose]: () => {
-      for (const client of [backups, operations, zones, hosts, repositories, keys]) client.close();
+      for (const client of [backups, operations, zones, hosts, repositories, keys, statistics])
+        client.close();
     },
   };
 }

@@ -23,6 +23,8 @@ export interface AgentPlace {
   readonly hostName?: string;
   /** Default the lab of the controller. */
   readonly lab?: Lab;
+  /** Runs it inside of the lab, where libvirt's files are at the paths that libvirt names. */
+  readonly inside?: boolean;
   /** Added to the agent's environment, which its runners inherit. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -124,7 +126,7 @@ async function startAgent(
   index: number,
   logLevel: string,
 ): Promise<AgentService> {
-  const { zone, lab, env = {}, hostName = `host-${index + 1}` } = place;
+  const { zone, lab, inside = false, env = {}, hostName = `host-${index + 1}` } = place;
   const directory = path.join(root, `a${index}`);
   await mkdir(directory, { mode: 0o711 });
   const socket = path.join(directory, 'a.sock');
@@ -135,6 +137,7 @@ async function startAgent(
     name: hostName,
     directory,
     env,
+    inside: inside ? lab : undefined,
     address: { kind: 'unix', path: socket },
     argv: [
       path.join(ROOT, 'agent/src/main.ts'),

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Client, credentials } from '@grpc/grpc-js';
 import { execa } from 'execa';
 import { grpcTarget, type Address } from '@holdfast/common/address.ts';
+import type { Host } from '../lab/host.ts';
 
 /** A controller or an agent: a process of its own that can be killed and started again on the same state. */
 export interface Service extends AsyncDisposable {
@@ -26,6 +27,8 @@ export interface ServiceOptions {
   /** The program and its arguments, for node. */
   readonly argv: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The lab in whose namespaces it runs; left out, it runs outside of any. */
+  readonly inside?: Host | undefined;
 }
 
 const START_MILLISECONDS = 30_000;
@@ -33,21 +36,18 @@ const START_MILLISECONDS = 30_000;
 /** Starts a service. It ends by `kill`, by disposal or with this process. */
 export async function startService(options: ServiceOptions): Promise<Service> {
   const { name, directory, address } = options;
-  const logFile = `${directory}.log`;
+  const logFile =
+    options.inside === undefined ? `${directory}.log` : `${options.inside.directory}/log/${name}.log`;
   const log = () => readFile(logFile, 'utf8').catch(() => '');
   let running: { readonly pid: number; readonly ended: Promise<unknown> } | undefined;
 
   const start = async (): Promise<void> => {
-    const child = execa(process.execPath, options.argv, {
-      stdin: 'ignore',
-      stdout: { file: logFile, append: true },
-      stderr: { file: logFile, append: true },
-      env: { ...options.env },
-      reject: false,
-    });
-    const { pid } = child;
-    if (pid === undefined) throw new Error(`${name} could not be started.`);
-    const ended = child.finally(() => (running = undefined));
+    const spawned =
+      options.inside === undefined
+        ? spawnOutside(options, logFile)
+        : await options.inside.spawn(name, [process.execPath, ...options.argv], options.env);
+    const { pid } = spawned;
+    const ended = spawned.ended.finally(() => (running = undefined));
     running = { pid, ended };
     try {
       await Promise.race([
@@ -76,6 +76,21 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     log,
     [Symbol.asyncDispose]: () => kill('SIGKILL'),
   };
+}
+
+function spawnOutside(
+  { name, argv, env }: ServiceOptions,
+  logFile: string,
+): { readonly pid: number; readonly ended: Promise<unknown> } {
+  const child = execa(process.execPath, argv, {
+    stdin: 'ignore',
+    stdout: { file: logFile, append: true },
+    stderr: { file: logFile, append: true },
+    env: { ...env },
+    reject: false,
+  });
+  if (child.pid === undefined) throw new Error(`${name} could not be started.`);
+  return { pid: child.pid, ended: child };
 }
 
 /** Waits until a server answers at the address. */

@@ -12,6 +12,10 @@ export interface DomainParts {
   readonly disks: readonly GuestDisk[];
 }
 
+/** Debian's OVMF. */
+const UEFI = `<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
+    <nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'/>`;
+
 /** The domain XML of a guest. `pc` and not `q35`, because it has a floppy controller and IDE. */
 export function domainXml({ spec, name, uuid, image, consoleLog, disks }: DomainParts): string {
   const agent = spec.agent ?? true;
@@ -27,6 +31,7 @@ export function domainXml({ spec, name, uuid, image, consoleLog, disks }: Domain
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
+    ${spec.firmware === 'uefi' ? UEFI : ''}
     <kernel>${escapeXml(image.kernel)}</kernel>
     <initrd>${escapeXml(image.initrd)}</initrd>
     <cmdline>${parameters.join(' ')}</cmdline>

@@ -5,6 +5,8 @@ export interface GuestSpec {
   readonly uuid?: string;
   /** Default 256. */
   readonly memoryMiB?: number;
+  /** Default bios. uefi boots several times slower; the guest's variables are where libvirt puts them. */
+  readonly firmware?: 'bios' | 'uefi';
   /** In this order the guest sees them; it mounts an ext4 on the first as /data, on the others as /disk/vdb… */
   readonly disks: readonly DiskSpec[];
   /** Added inside `<devices>` as it is. */

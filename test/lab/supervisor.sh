@@ -13,7 +13,16 @@ mkdir /run/libvirt /run/lock
 mount --bind "$lab/etc" /etc/libvirt
 mount --bind "$lab/lib" /var/lib/libvirt
 mount --bind "$lab/cache" /var/cache/libvirt
+# As a whole again: swtpm's logs are not in libvirt's folder.
+mount -t tmpfs -o mode=755 tmpfs /var/log
+mkdir /var/log/libvirt
 mount --bind "$lab/log" /var/log/libvirt
+# The authority that certifies emulated TPMs makes itself when the first one is made.
+if [ -d /var/lib/swtpm-localca ]; then
+  owner=$(stat -c %u:%g /var/lib/swtpm-localca)
+  mount -t tmpfs -o mode=750 tmpfs /var/lib/swtpm-localca
+  chown "$owner" /var/lib/swtpm-localca
+fi
 
 set +e
 libvirtd -d -f "$lab/etc/libvirtd.conf" -p "$lab/libvirtd.pid" </dev/null >"$lab/log/start.log" 2>&1 &&

@@ -12,6 +12,9 @@ export const packages: readonly string[] = [
   'libvirt-daemon-system', // libvirtd
   'libvirt-daemon-driver-qemu', // its hypervisor driver
   'libvirt-clients', // virsh
+  'ovmf', // UEFI for guests
+  'swtpm', // the TPM of guests
+  'swtpm-tools', // swtpm_setup, which libvirt makes one with
   'libnbd-bin', // nbdinfo, nbdcopy
   'ceph-common', // ceph, rbd, mount.ceph
   'ceph-mon', // a cluster for RBD disks and CephFS, on this machine

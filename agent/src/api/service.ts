@@ -74,7 +74,11 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);
       const space = await repositories.use(given(request.repository), (repository) => repository.probe());
-      return { sizeBytes: BigInt(space.sizeBytes), freeBytes: BigInt(space.freeBytes) };
+      return {
+        sizeBytes: BigInt(space.sizeBytes),
+        freeBytes: BigInt(space.freeBytes),
+        usedBytes: BigInt(space.usedBytes),
+      };
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
   };

@@ -8,6 +8,7 @@ import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
 import { prepareRestore, type PreparedRestore } from '../stages/prepareRestore.ts';
 import { finishRestore, publishRestore } from '../stages/publishRestore.ts';
+import { prepareState, type RestoreState } from '../stages/restoreState.ts';
 import type { JobEvent } from './eventLog.ts';
 
 export const RESTORE_STAGES: readonly Stage[] = [
@@ -34,7 +35,7 @@ async function* restoreFrom(
   backup: BackupRef,
   repository: Repository,
 ): StageRun<Completed> {
-  const prepared = yield* stage(
+  const { prepared, state } = yield* stage(
     context,
     Stage.STAGE_PREPARE,
     openAndPrepare(context, start, backup, repository),
@@ -57,7 +58,7 @@ async function* restoreFrom(
     context.now,
   );
   await finishRestore(prepared);
-  const value = yield* stage(context, Stage.STAGE_PUBLISH, publishRestore(context, start, prepared));
+  const value = yield* stage(context, Stage.STAGE_PUBLISH, publishRestore(context, start, prepared, state));
   return { result: { $case: 'restore', value } };
 }
 
@@ -66,7 +67,12 @@ async function* openAndPrepare(
   start: RestoreBackupStart,
   backup: BackupRef,
   repository: Repository,
-): AsyncGenerator<JobEvent, StageEnd<PreparedRestore>, undefined> {
-  const { result } = yield* openBackup(repository, backup);
-  return { result: await prepareRestore(context, start, result) };
+): AsyncGenerator<
+  JobEvent,
+  StageEnd<{ readonly prepared: PreparedRestore; readonly state: RestoreState }>,
+  undefined
+> {
+  const { result: opened } = yield* openBackup(repository, backup);
+  const { result: state } = yield* prepareState(context, start, opened);
+  return { result: { prepared: await prepareRestore(context, start, opened), state } };
 }

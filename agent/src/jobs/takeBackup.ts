@@ -14,6 +14,7 @@ import { openSources } from '../stages/openSources.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
 import { publish } from '../stages/publish.ts';
 import { quiesce, type Snapshot } from '../stages/quiesce.ts';
+import { readState } from '../stages/readState.ts';
 import { guardScratch, type ScratchGuard } from '../stages/scratch.ts';
 
 /** The stages of a backup, in order. */
@@ -58,6 +59,7 @@ async function* fromSnapshot(
       : undefined;
   const requireAnswer = watchRepository(prepared.repository);
   try {
+    const state = yield* readState(context, prepared);
     const sources = await openSources(context, prepared, snapshot);
     const copied = yield* copy(
       prepared.daemon,
@@ -90,7 +92,7 @@ async function* fromSnapshot(
     return yield* stage(
       context,
       Stage.STAGE_PUBLISH,
-      publish(context, start, prepared, snapshot, { dataBytes: copied.dataBytes, storedBytes, checked }),
+      publish(context, start, prepared, snapshot, { ...copied, storedBytes, checked, state }),
     );
   } catch (error) {
     // The guest was let go, which everything that reads from it fails of.

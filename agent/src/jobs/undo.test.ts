@@ -127,6 +127,14 @@ describe('an undo log', () => {
     assert.deepEqual((await names()).sort(), ['alone', 'ours.partial', 'theirs', 'theirs.partial']);
   });
 
+  it('takes back empty folders only', async () => {
+    for (const name of ['empty', 'full', 'full/inside']) await mkdir(at(name));
+    for (const name of ['empty', 'full', 'none'])
+      await undo.promise({ kind: 'remove-empty-folder', path: at(name) });
+    assert.deepEqual(await undo.all(), []);
+    assert.deepEqual(await names(), ['full']);
+  });
+
   it('ends only the backup that offers its disks on its own socket', async () => {
     const xml = (socket: string): string =>
       `<domainbackup><server transport='unix' socket='${socket}'/></domainbackup>`;

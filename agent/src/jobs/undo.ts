@@ -1,4 +1,4 @@
-import { readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, rmdir, stat } from 'node:fs/promises';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
@@ -14,6 +14,8 @@ import type { Journal, JournalEntry } from './journal.ts';
  */
 export type UndoAction =
   | { readonly kind: 'remove-local'; readonly path: string }
+  /** One that holds something stays. */
+  | { readonly kind: 'remove-empty-folder'; readonly path: string }
   | { readonly kind: 'release-lock'; readonly path: string; readonly owner: string }
   /** Takes back the final names of files that still have their temporary ones; another file of the name stays. */
   | { readonly kind: 'unlink'; readonly links: readonly FileLink[] }
@@ -104,6 +106,7 @@ export function pendingUndo(
 export function describeUndo(action: UndoAction): string {
   switch (action.kind) {
     case 'remove-local':
+    case 'remove-empty-folder':
       return `remove ${action.path}`;
     case 'release-lock':
       return `release ${action.path}`;
@@ -126,6 +129,12 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
   switch (action.kind) {
     case 'remove-local':
       await rm(action.path, { recursive: true, force: true });
+      return;
+    case 'remove-empty-folder':
+      await rmdir(action.path).catch((error: unknown) => {
+        const { code = '' } = error as NodeJS.ErrnoException;
+        if (!['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(code)) throw error;
+      });
       return;
     case 'release-lock':
       // Another job may hold it by now, or may have held it all the time.

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import type { Element } from '@xmldom/xmldom';
 import { readDomainXml } from './domainXml.ts';
 import { restoredDomainXml, type NewImage } from './restoredXml.ts';
-import { child, children, parseXml } from './xml.ts';
+import { child, children, descendant, parseXml } from './xml.ts';
 
 const UUID = '11111111-2222-3333-4444-555555555555';
+const NEW_UUID = '99999999-2222-3333-4444-555555555555';
 const ORIGINAL = `<domain type='kvm' id='7'>
   <name>old &amp; "new"</name>
   <uuid>${UUID}</uuid>
@@ -33,7 +35,7 @@ const IMAGES = new Map<string, NewImage>([
 
 describe('a restored domain XML', () => {
   it('points each disk to its new image, and nothing of the old source is left', () => {
-    const restored = readDomainXml(restoredDomainXml(ORIGINAL, IMAGES, undefined));
+    const restored = readDomainXml(restoredDomainXml(ORIGINAL, IMAGES, undefined, undefined));
     const [a, b, cdrom] = restored.disks;
     assert.deepEqual(
       [a?.source, a?.format, a?.sourceType, a?.encryption],
@@ -41,13 +43,13 @@ describe('a restored domain XML', () => {
     );
     assert.deepEqual([b?.source, b?.format, b?.sourceType], ['/restored/b.raw', 'raw', 'file']);
     assert.deepEqual([cdrom?.source, cdrom?.device], ['/iso', 'cdrom']);
-    const text = restoredDomainXml(ORIGINAL, IMAGES, undefined);
+    const text = restoredDomainXml(ORIGINAL, IMAGES, undefined, undefined);
     for (const stale of ['/d/a.raw', '/d/base', 'backingStore', 'luks', 'rbd', 'ceph', "id='7'", 'id="7"'])
       assert.equal(text.includes(stale), false, stale);
   });
 
   it('keeps what is not about the source', () => {
-    const devices = child(parseXml(restoredDomainXml(ORIGINAL, IMAGES, undefined)), 'devices');
+    const devices = child(parseXml(restoredDomainXml(ORIGINAL, IMAGES, undefined, undefined)), 'devices');
     assert.ok(devices);
     const [disk] = children(devices, 'disk');
     assert.ok(disk);
@@ -56,7 +58,7 @@ describe('a restored domain XML', () => {
   });
 
   it('without a new name keeps name, UUID and addresses', () => {
-    const text = restoredDomainXml(ORIGINAL, IMAGES, undefined);
+    const text = restoredDomainXml(ORIGINAL, IMAGES, undefined, undefined);
     const { name, uuid } = readDomainXml(text);
     assert.deepEqual([name, uuid], ['old & "new"', UUID]);
     assert.match(text, /52:54:00:00:00:01/);
@@ -64,13 +66,52 @@ describe('a restored domain XML', () => {
 
   it('with a new name has a UUID of its own and no addresses, and stays well-formed whatever the name', () => {
     for (const name of ['copy', `<x> & "y" 'z' ]]> ö`, '-->', ' spaces ']) {
-      const text = restoredDomainXml(ORIGINAL, IMAGES, name);
+      const text = restoredDomainXml(ORIGINAL, IMAGES, { name, uuid: NEW_UUID }, undefined);
       const restored = readDomainXml(text);
       assert.equal(restored.name, name);
-      assert.match(restored.uuid, /^[0-9a-f-]{36}$/);
-      assert.notEqual(restored.uuid, UUID);
+      assert.equal(restored.uuid, NEW_UUID);
       assert.equal(text.includes('<mac'), false);
       assert.match(text, /network="default"|network='default'/);
     }
+  });
+
+  describe('of a domain with UEFI and a TPM', () => {
+    const machine = (nvram: string, firmware = ''): string =>
+      ORIGINAL.replace('<devices>', `<os${firmware}><type>hvm</type>${nvram}</os><devices>`).replace(
+        '</devices>',
+        `<tpm model='tpm-crb'><backend type='emulator' version='2.0'><source type='dir' path='/tpm'/></backend></tpm>
+         <tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm></devices>`,
+      );
+    const other = { name: 'other', uuid: NEW_UUID };
+    const nvramOf = (text: string): Element | undefined => descendant(parseXml(text), ['os', 'nvram']);
+    const OLD = `<nvram template='/t' format='raw'>/old_VARS.fd</nvram>`;
+    const BY_SOURCE = `<nvram type='file' format='raw'><source file='/old_VARS.fd'/></nvram>`;
+
+    it('points to the restored UEFI variables, however the original named its own', () => {
+      for (const xml of [machine(OLD), machine(BY_SOURCE), machine('', " firmware='efi'")]) {
+        for (const identity of [undefined, other]) {
+          const text = restoredDomainXml(xml, IMAGES, identity, '/restored/<nvram> & "x".fd');
+          assert.equal(nvramOf(text)?.textContent, '/restored/<nvram> & "x".fd');
+          assert.equal(nvramOf(text)?.hasAttribute('type'), false);
+          assert.equal(text.includes('old_VARS'), false);
+        }
+      }
+      const kept = nvramOf(restoredDomainXml(machine(OLD), IMAGES, other, '/n'));
+      assert.deepEqual([kept?.getAttribute('template'), kept?.getAttribute('format')], ['/t', 'raw']);
+    });
+
+    it('with a new name never shares those of the original', () => {
+      const made = nvramOf(restoredDomainXml(machine(OLD), IMAGES, other, undefined));
+      assert.deepEqual([made?.getAttribute('template'), made?.textContent], ['/t', '']);
+      assert.equal(nvramOf(restoredDomainXml(machine(BY_SOURCE), IMAGES, other, undefined)), undefined);
+      const same = nvramOf(restoredDomainXml(machine(OLD), IMAGES, undefined, undefined));
+      assert.equal(same?.textContent, '/old_VARS.fd');
+    });
+
+    it("leaves an emulated TPM's state to libvirt, and a TPM of the host as it is", () => {
+      const text = restoredDomainXml(machine(OLD), IMAGES, undefined, undefined);
+      assert.equal(text.includes('path="/tpm"'), false);
+      assert.match(text, /path="\/dev\/tpm0"/);
+    });
   });
 });

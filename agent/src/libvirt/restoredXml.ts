@@ -1,5 +1,6 @@
-import { randomUUID } from 'node:crypto';
 import type { Element } from '@xmldom/xmldom';
+import { forgetNvram, pointNvramTo } from './nvram.ts';
+import { forgetTpmSource } from './tpm.ts';
 import { child, children, element, parseXml, printXml } from './xml.ts';
 
 /** A disk's new image. */
@@ -8,16 +9,24 @@ export interface NewImage {
   readonly format: 'qcow2' | 'raw';
 }
 
+/** Who a domain is. */
+export interface DomainIdentity {
+  readonly name: string;
+  readonly uuid: string;
+}
+
 /**
- * The domain XML with its disks on restored images. With a new name it gets a new UUID and new MAC addresses too, so
- * that it can be defined beside the domain that it was.
+ * The domain XML with its disks on restored images. With a new identity it gets new MAC addresses too, so that it can be
+ * defined beside the domain that it was, and shares no UEFI variables with it.
  *
  * @param images the new images by target name; disks that are not in it stay as they are
+ * @param nvramPath the restored file of UEFI variables, if there is one
  */
 export function restoredDomainXml(
   original: string,
   images: ReadonlyMap<string, NewImage>,
-  newName: string | undefined,
+  identity: DomainIdentity | undefined,
+  nvramPath: string | undefined,
 ): string {
   const root = parseXml(original);
   // The id of a run that is over.
@@ -27,7 +36,10 @@ export function restoredDomainXml(
     const image = images.get(child(disk, 'target')?.getAttribute('dev') ?? '');
     if (image !== undefined) pointTo(disk, image);
   }
-  if (newName !== undefined) rename(root, newName);
+  if (nvramPath !== undefined) pointNvramTo(root, nvramPath);
+  else if (identity !== undefined) forgetNvram(root);
+  forgetTpmSource(root);
+  if (identity !== undefined) rename(root, identity);
   return printXml(root);
 }
 
@@ -43,11 +55,11 @@ function pointTo(disk: Element, image: NewImage): void {
   disk.insertBefore(element(disk, 'source', { file: image.path }), driver.nextSibling);
 }
 
-function rename(root: Element, newName: string): void {
+function rename(root: Element, identity: DomainIdentity): void {
   const name = child(root, 'name');
-  if (name !== undefined) name.textContent = newName;
+  if (name !== undefined) name.textContent = identity.name;
   const uuid = child(root, 'uuid');
-  if (uuid !== undefined) uuid.textContent = randomUUID();
+  if (uuid !== undefined) uuid.textContent = identity.uuid;
   const devices = child(root, 'devices');
   for (const nic of devices === undefined ? [] : children(devices, 'interface')) {
     // Without one, libvirt makes a new one.

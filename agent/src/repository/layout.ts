@@ -11,7 +11,8 @@ export const MANIFEST_FILE = 'manifest.json';
 export const MAC_FILE = 'manifest.hmac';
 export const WRAPPED_KEY_FILE = 'key.age';
 export const DOMAIN_XML_FILE = 'domain.xml';
-export const ENCRYPTED_DOMAIN_XML_FILE = 'domain.xml.age';
+export const NVRAM_FILE = 'nvram.fd';
+export const LIBVIRT_METADATA_FILE = 'libvirt-metadata.xml';
 export const ZONE_KEYS_FOLDER = 'zone-keys';
 
 /** The folder of a backup, relative to its repository. Names of domains can be hostile, so they are not in it. */

@@ -19,6 +19,9 @@ const PLAIN = Manifest.fromPartial({
   snapshotTime: new Date(1_700_000_000_000),
   disks: [{ target: 'vda', file: 'vda.qcow2', virtualSizeBytes: 2n ** 62n, storedBytes: 7n }],
   domainXmlFile: 'domain.xml',
+  nvram: { format: 'raw', file: { file: 'nvram.fd', sha256: 'a', storedBytes: 1n } },
+  tpm: { version: '2.0', state: { file: 'tpm2-00.permall', sha256: 'b', storedBytes: 2n } },
+  libvirtMetadata: { snapshots: ['s'], file: { file: 'libvirt-metadata.xml', sha256: 'c', storedBytes: 3n } },
 });
 const SEALED = Manifest.fromPartial({
   ...PLAIN,
@@ -115,6 +118,9 @@ describe('a manifest', () => {
       ...['', '/etc/passwd', '../x', 'a/b', '..', '.', '.hidden', 'a\0b'].flatMap((file) => [
         Manifest.toJSON({ ...PLAIN, domainXmlFile: file }),
         Manifest.toJSON({ ...PLAIN, disks: PLAIN.disks.map((disk) => ({ ...disk, file })) }),
+        Manifest.toJSON(Manifest.fromPartial({ ...PLAIN, nvram: { file: { file } } })),
+        Manifest.toJSON(Manifest.fromPartial({ ...PLAIN, tpm: { state: { file } } })),
+        Manifest.toJSON(Manifest.fromPartial({ ...PLAIN, libvirtMetadata: { file: { file } } })),
       ]),
     ];
     for (const json of bad) {

@@ -1,7 +1,7 @@
 import { createHash, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
-import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { Manifest, type SavedFile } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { MAC_FILE, MANIFEST_FILE } from './layout.ts';
 import type { Repository } from './repository.ts';
 
@@ -79,11 +79,20 @@ export function parseManifest(bytes: Uint8Array, path: string): Manifest {
     throw damaged(path, `has version ${manifest.version}, this Holdfast reads version ${MANIFEST_VERSION}`);
   }
   // File names come from a file on a NAS: they must not lead anywhere else.
-  const files = [manifest.domainXmlFile, ...manifest.disks.map((disk) => disk.file)];
+  const files = [
+    manifest.domainXmlFile,
+    ...manifest.disks.map((disk) => disk.file),
+    ...savedFiles(manifest).map((saved) => saved.file),
+  ];
   if (manifest.backupId === '' || files.some((file) => !FILE_NAME.test(file))) {
     throw damaged(path, 'lacks fields that every manifest has');
   }
   return manifest;
+}
+
+/** The small files that lie beside the images, without the domain XML. */
+export function savedFiles({ nvram, tpm, libvirtMetadata }: Manifest): readonly SavedFile[] {
+  return [nvram?.file, tpm?.state, libvirtMetadata?.file].filter((file) => file !== undefined);
 }
 
 /** What is JSON and yet no manifest: null for a list, letters for a number. */

@@ -18,7 +18,9 @@ import { requireRepositoryId, takeRepositoryId } from './identity.ts';
 /** Space on a repository's file system. */
 export interface Space {
   readonly sizeBytes: number;
+  /** For this process: without what the file system reserves for others. */
   readonly freeBytes: number;
+  readonly usedBytes: number;
 }
 
 /** What can be done on a repository. Paths are relative to it. Runs in the helper process only. */
@@ -92,8 +94,8 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       await file.close();
       await unlink(path);
     }
-    const { bsize, blocks, bavail } = await statfs(root);
-    return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+    const { bsize, blocks, bfree, bavail } = await statfs(root);
+    return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail, usedBytes: bsize * (blocks - bfree) };
   };
 
   return {

@@ -37,6 +37,8 @@ export interface CopyOptions {
 export interface CopyEnd {
   /** By target name. */
   readonly dataBytes: ReadonlyMap<string, number>;
+  /** What QEMU wrote to the files, by target name. */
+  readonly transferredBytes: ReadonlyMap<string, number>;
 }
 
 const POLL_MS = 250;
@@ -79,6 +81,7 @@ export async function* copy(
         for (const stage of options.stages) yield finished(stage, readings);
         return {
           dataBytes: new Map(disks.map((disk) => [disk.target, totalBytes(disk.extents)])),
+          transferredBytes: new Map(readings.map((reading) => [reading.target, reading.fileBytes])),
         };
       }
       options.watch();

@@ -2,8 +2,9 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import type { BackupRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Manifest, ManifestDisk } from '@holdfast/proto/holdfast/v1/manifest.ts';
-import { readManifest, sha256 } from '../repository/manifestFile.ts';
+import { readManifest, savedFiles } from '../repository/manifestFile.ts';
 import type { Repository } from '../repository/repository.ts';
+import { decryptSavedFile, readSavedFile } from '../repository/savedFile.ts';
 import type { CheckDisk } from './check.ts';
 import type { StageEnd } from './context.ts';
 
@@ -15,11 +16,9 @@ export interface PublishedBackup {
   readonly manifest: Manifest;
   readonly secret: Secret | undefined;
   readonly disks: readonly PublishedDisk[];
-  /** The bytes of the file with the domain XML, still encrypted when the backup is. */
-  readonly domainXml: Uint8Array;
+  /** What the small files beside the images hold, by name, still encrypted when the backup is. */
+  readonly savedFiles: ReadonlyMap<string, Uint8Array>;
 }
-
-const MAX_XML_BYTES = 16 * 1024 * 1024;
 
 /**
  * Finds a published backup and refuses one whose files are not as the manifest says.
@@ -61,12 +60,17 @@ export async function* openBackup(
       storedBytes: bytes,
     });
   }
-  const domainXml = await repository.readFile(`${ref.path}/${manifest.domainXmlFile}`, MAX_XML_BYTES);
-  if (domainXml === undefined || sha256(domainXml) !== manifest.domainXmlSha256) {
-    throw new HoldfastError(
-      'BACKUP_DAMAGED',
-      `${ref.path}/${manifest.domainXmlFile} is ${domainXml === undefined ? 'missing' : 'not as it was published'}.`,
-    );
+  const small = new Map<string, Uint8Array>();
+  const domainXml = { file: manifest.domainXmlFile, sha256: manifest.domainXmlSha256 };
+  for (const saved of [domainXml, ...savedFiles(manifest)]) {
+    small.set(saved.file, await readSavedFile(repository, ref.path, saved));
   }
-  return { result: { manifest, secret, disks, domainXml } };
+  return { result: { manifest, secret, disks, savedFiles: small } };
+}
+
+/** What a small file of a backup holds. @throws Error when the backup has no such file */
+export async function savedContent(backup: PublishedBackup, file: string): Promise<Uint8Array> {
+  const bytes = backup.savedFiles.get(file);
+  if (bytes === undefined) throw new Error(`${file} was not read`);
+  return decryptSavedFile(bytes, backup.manifest.encryption === undefined ? undefined : backup.secret);
 }

@@ -87,13 +87,14 @@ async function requireDirectory(directory: string): Promise<void> {
   });
 }
 
-async function requireFree(path: string): Promise<void> {
+/** @throws HoldfastError TARGET_EXISTS */
+export async function requireFree(path: string): Promise<void> {
   if ((await stat(path).catch(() => undefined)) === undefined) return;
   throw new HoldfastError('TARGET_EXISTS', `${path} is there already; a restore overwrites nothing.`);
 }
 
 /** A file name out of a domain's name, which can be hostile. */
-function fileStem(domainName: string): string {
+export function fileStem(domainName: string): string {
   const safe = domainName.replaceAll(/[^\p{L}\p{N}._-]/gu, '_').replace(/^[.-]+/, '_');
   return Buffer.from(safe).subarray(0, 120).toString('utf8').replaceAll('\uFFFD', '_');
 }

@@ -1,5 +1,3 @@
-import { Encrypter, identityToRecipient } from 'age-encryption';
-import type { Secret } from '@holdfast/common/secret.ts';
 import { version } from '@holdfast/common/version.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -8,7 +6,6 @@ import type { JobEvent } from '../jobs/eventLog.ts';
 import { layoutName } from '../qemu/layout.ts';
 import {
   DOMAIN_XML_FILE,
-  ENCRYPTED_DOMAIN_XML_FILE,
   MAC_FILE,
   MANIFEST_FILE,
   partialFolder,
@@ -17,16 +14,21 @@ import {
 import { encodeManifest, MANIFEST_VERSION, manifestMac, sha256 } from '../repository/manifestFile.ts';
 import { withoutPassword } from '../repository/repository.ts';
 import { toolVersions } from '../qemu/versions.ts';
+import { writeSavedFile } from '../repository/savedFile.ts';
 import { stageName, type JobContext, type StageEnd } from './context.ts';
 import type { Prepared } from './prepare.ts';
 import type { Snapshot } from './quiesce.ts';
+import type { DomainState } from './readState.ts';
+import { writeState, type SavedState } from './writeState.ts';
 
 /** What the manifest says beyond what prepare and the snapshot know. */
 export interface Written {
   /** By target name. */
   readonly dataBytes: ReadonlyMap<string, number>;
   readonly storedBytes: ReadonlyMap<string, number>;
+  readonly transferredBytes: ReadonlyMap<string, number>;
   readonly checked: boolean;
+  readonly state: DomainState;
 }
 
 /** Writes what belongs beside the images, then makes the backup visible, whole, by one rename. */
@@ -39,15 +41,13 @@ export async function* publish(
 ): AsyncGenerator<JobEvent, StageEnd<BackupResult>, undefined> {
   const { repository, key } = prepared;
   const partial = partialFolder(prepared.folder);
-  const xml =
-    key === undefined ? Buffer.from(prepared.persistentXml) : await encrypted(prepared.persistentXml, key);
-  const xmlFile = key === undefined ? DOMAIN_XML_FILE : ENCRYPTED_DOMAIN_XML_FILE;
-  await repository.writeFile(`${partial}/${xmlFile}`, xml);
-
+  const xml = Buffer.from(prepared.persistentXml);
+  const savedXml = await writeSavedFile(repository, partial, DOMAIN_XML_FILE, xml, key);
   const manifest: Manifest = {
     ...describe(context, start, prepared, snapshot, written),
-    domainXmlFile: xmlFile,
-    domainXmlSha256: sha256(xml),
+    domainXmlFile: savedXml.file,
+    domainXmlSha256: savedXml.sha256,
+    ...(await writeState(repository, partial, written.state, key)),
     toolVersions: { holdfast: version, ...(await toolVersions(context.virsh)) },
   };
   const bytes = encodeManifest(manifest);
@@ -79,7 +79,7 @@ function describe(
   prepared: Prepared,
   snapshot: Snapshot,
   written: Written,
-): Omit<Manifest, 'domainXmlFile' | 'domainXmlSha256' | 'toolVersions'> {
+): Omit<Manifest, 'domainXmlFile' | 'domainXmlSha256' | 'toolVersions' | keyof SavedState> {
   const { layout } = prepared;
   const { figures, warnings } = context.summary();
   return {
@@ -102,6 +102,8 @@ function describe(
       layout: layoutName(layout),
       storedBytes: BigInt(written.storedBytes.get(disk.target) ?? 0),
       compression: layout.compression,
+      sourceSecretUuid: disk.encryption?.secretUuid ?? '',
+      transferredBytes: BigInt(written.transferredBytes.get(disk.target) ?? 0),
     })),
     excludedDisks: prepared.excluded,
     consistency: snapshot.consistency,
@@ -118,10 +120,4 @@ function describe(
     warnings,
     checked: written.checked,
   };
-}
-
-async function encrypted(text: string, key: Secret): Promise<Uint8Array> {
-  const encrypter = new Encrypter();
-  encrypter.addRecipient(await identityToRecipient(key.reveal()));
-  return encrypter.encrypt(text);
 }

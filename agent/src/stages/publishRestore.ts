@@ -1,6 +1,5 @@
 import { link, open, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { Decrypter } from 'age-encryption';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { RestoreResult } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -10,9 +9,10 @@ import { restoredDomainXml } from '../libvirt/restoredXml.ts';
 import { targetNodes } from '../qemu/layout.ts';
 import { QmpError } from '../qemu/qmp.ts';
 import type { JobContext, StageEnd } from './context.ts';
-import type { PublishedBackup } from './openBackup.ts';
+import { savedContent } from './openBackup.ts';
 import { closeRawTarget, closeTarget } from './openTarget.ts';
 import { RESTORED_LAYOUT, type PreparedRestore } from './prepareRestore.ts';
+import { writeState, type RestoreState } from './restoreState.ts';
 
 /** Makes the restored files complete. */
 export async function finishRestore(prepared: PreparedRestore): Promise<void> {
@@ -43,17 +43,21 @@ export async function* publishRestore(
   context: JobContext,
   start: RestoreBackupStart,
   prepared: PreparedRestore,
+  state: RestoreState,
 ): AsyncGenerator<JobEvent, StageEnd<RestoreResult>, undefined> {
   yield* [];
   const { disks, format, xmlPath } = prepared;
   const links: FileLink[] = disks.map(({ temporary, final }) => ({ temporary, final }));
-  const leftovers = disks.map((disk) => disk.temporaryGone);
+  const stateFiles = await writeState(context, state);
+  links.push(...stateFiles.links);
+  const leftovers = [...disks.map((disk) => disk.temporaryGone), ...stateFiles.leftovers];
   if (xmlPath !== undefined) {
     const temporary = `${xmlPath}.${context.header.jobId}.partial`;
     leftovers.push(await context.undo.promise({ kind: 'remove-local', path: temporary }));
     const images = new Map(disks.map((disk) => [disk.target, { path: disk.final, format }]));
-    const newName = start.domainName === '' ? undefined : start.domainName;
-    const xml = restoredDomainXml(await domainXmlOf(prepared.backup), images, newName);
+    const identity = start.domainName === '' ? undefined : { name: start.domainName, uuid: state.domainUuid };
+    const original = await savedContent(prepared.backup, prepared.backup.manifest.domainXmlFile);
+    const xml = restoredDomainXml(Buffer.from(original).toString(), images, identity, state.nvram?.final);
     await writeFile(temporary, xml, { flag: 'wx', mode: 0o600 });
     links.push({ temporary, final: xmlPath });
   }
@@ -68,8 +72,10 @@ export async function* publishRestore(
       throw new HoldfastError('TARGET_EXISTS', `${final} was made by another; a restore overwrites nothing.`);
     });
   }
-  await sync(start.directory);
+  const folders = [...links.map(({ final }) => dirname(final)), ...(state.tpm?.folders ?? [])];
+  for (const folder of new Set(folders)) await sync(folder);
   await named.forget();
+  for (const folder of stateFiles.folders) await folder.forget();
   for (const leftover of leftovers) await leftover.now();
   return {
     result: {
@@ -80,17 +86,10 @@ export async function* publishRestore(
         virtualSizeBytes: BigInt(disk.virtualSizeBytes),
       })),
       domainXmlPath: xmlPath ?? '',
+      nvramPath: state.nvram?.final ?? '',
+      tpmStatePath: state.tpmStatePath,
     },
   };
-}
-
-async function domainXmlOf(backup: PublishedBackup): Promise<string> {
-  if (backup.secret === undefined || backup.manifest.encryption === undefined) {
-    return Buffer.from(backup.domainXml).toString('utf8');
-  }
-  const decrypter = new Decrypter();
-  decrypter.addIdentity(backup.secret.reveal());
-  return decrypter.decrypt(backup.domainXml, 'text');
 }
 
 async function sync(path: string): Promise<void> {

@@ -24,6 +24,7 @@ export function backupPage(backup: Backup): string[] {
       ['Path', backup.path],
       ['Taken', formatTime(backup.snapshotTime)],
       ['Data', formatBytes(backup.dataBytes)],
+      ['Transferred', formatBytes(backup.transferredBytes)],
       ['Stored', `${formatBytes(backup.storedBytes)}${ratioOf(backup)}`],
       ['Compressed', yesNo(backup.compressed)],
       ['Encrypted', encryption(backup)],
@@ -39,6 +40,7 @@ function manifestPairs(manifest: Manifest): (readonly [string, string])[] {
     ['Running', yesNo(manifest.domainRunning)],
     ['Quiesced', consistency(manifest.consistency)],
     ['Checked', yesNo(manifest.checked)],
+    ['Saved beside', savedBeside(manifest)],
     [
       'Made by',
       Object.entries(manifest.toolVersions)
@@ -67,6 +69,7 @@ function diskTable(disks: readonly ManifestDisk[]): string[] {
       { title: 'DISK' },
       { title: 'SIZE', align: 'right' },
       { title: 'DATA', align: 'right' },
+      { title: 'TRANSFERRED', align: 'right' },
       { title: 'STORED', align: 'right' },
       { title: 'LAYOUT' },
       { title: 'COMPRESSION' },
@@ -77,6 +80,7 @@ function diskTable(disks: readonly ManifestDisk[]): string[] {
       disk.target,
       formatBytes(disk.virtualSizeBytes),
       formatBytes(disk.dataBytes),
+      formatBytes(disk.transferredBytes),
       formatBytes(disk.storedBytes),
       disk.layout,
       disk.compression || 'none',
@@ -108,6 +112,16 @@ function stageTable(stages: readonly ManifestStage[]): string[] {
       stage.outputBytes > 0n ? formatBytes(stage.outputBytes) : '-',
     ]),
   );
+}
+
+/** What is in the backup besides disks and domain XML. */
+function savedBeside({ nvram, tpm, libvirtMetadata }: Manifest): string {
+  const all = [
+    nvram === undefined ? '' : 'UEFI variables',
+    tpm?.state === undefined ? '' : `TPM ${tpm.version} state`,
+    libvirtMetadata === undefined ? '' : 'snapshots and checkpoints as libvirt knows them',
+  ];
+  return all.filter((each) => each !== '').join(', ') || 'nothing';
 }
 
 function ratioOf({ dataBytes, storedBytes }: Backup): string {

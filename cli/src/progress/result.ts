@@ -52,13 +52,15 @@ function verificationLines({ level, disks }: VerificationResult): string[] {
   ];
 }
 
-function restoreLines({ disks, domainXmlPath }: RestoreResult): string[] {
+function restoreLines({ disks, domainXmlPath, nvramPath, tpmStatePath }: RestoreResult): string[] {
   return [
     'Restored:',
     ...disks.map(
       (disk) =>
         `  ${safe(disk.target)}  ${safe(disk.path)}  ${safe(disk.format)}, ${formatBytes(disk.virtualSizeBytes)}`,
     ),
+    ...(nvramPath === '' ? [] : [`UEFI variables: ${safe(nvramPath)}`]),
+    ...(tpmStatePath === '' ? [] : [`TPM state: ${safe(tpmStatePath)}`]),
     ...(domainXmlPath === '' ? [] : [`Domain XML: ${safe(domainXmlPath)} (virsh define)`]),
   ];
 }

@@ -4,6 +4,7 @@ import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { BackupTable } from '../store/schema.ts';
 import type { Store, Trx } from '../store/store.ts';
+import { transferredBytesOf } from './transferred.ts';
 import { cutPage, parsePageSize, parsePageToken } from './page.ts';
 
 /** A backup's wrapped key and the id of the key that opens it. */
@@ -111,6 +112,7 @@ export async function insertBackup(trx: Trx, published: PublishedBackup, now: Da
       virtual_size_bytes: sum(manifest.disks.map((disk) => disk.virtualSizeBytes)),
       data_bytes: sum(manifest.disks.map((disk) => disk.dataBytes)),
       stored_bytes: sum(manifest.disks.map((disk) => disk.storedBytes)),
+      transferred_bytes: Number(transferredBytesOf(manifest)),
       compressed: manifest.disks.some((disk) => disk.compression !== '') ? 1 : 0,
       encrypted: manifest.encryption === undefined ? 0 : 1,
       quiesced: manifest.consistency?.quiesced === true ? 1 : 0,
@@ -168,5 +170,6 @@ function toBackup(row: BackupTable): Backup {
           },
     manifest: undefined,
     manifestSha256: row.manifest_sha256,
+    transferredBytes: BigInt(row.transferred_bytes),
   };
 }

@@ -1,11 +1,14 @@
 import { sql, type Kysely } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { transferredBytesOf } from '../catalog/transferred.ts';
 import type { Tables } from './schema.ts';
 
 /** The steps from an empty database to the present schema. Only ever appended to; a step that was released is final. */
 export const migrations: readonly ((db: Kysely<Tables>) => Promise<void>)[] = [
   firstTables,
   mountedRepositories,
+  transferredBytes,
 ];
 
 /**
@@ -160,4 +163,23 @@ async function mountedRepositories(db: Kysely<Tables>): Promise<void> {
     .addColumn('mount_options', 'text', (definition) => definition.notNull().defaultTo('[]'))
     .execute();
   await schema.alterTable('repositories').addColumn('credentials_sealed', 'blob').execute();
+}
+
+/** What was transferred for the backups that are there is in their manifests. */
+async function transferredBytes(db: Kysely<Tables>): Promise<void> {
+  await db.schema
+    .alterTable('backups')
+    .addColumn('transferred_bytes', 'bigint', (column) => column.notNull().defaultTo(0))
+    .execute();
+  const rows = await db.selectFrom('backups').select(['id', 'manifest_message']).execute();
+  for (const row of rows) {
+    const bytes = Number(transferredBytesOf(Manifest.decode(row.manifest_message)));
+    await db.updateTable('backups').set({ transferred_bytes: bytes }).where('id', '=', row.id).execute();
+  }
+  await db.schema
+    .createIndex('backups_by_domain')
+    .on('backups')
+    .columns(['zone', 'domain_uuid', 'snapshot_time'])
+    .execute();
+  await db.schema.createIndex('backups_by_repository').on('backups').column('repository').execute();
 }

@@ -87,6 +87,7 @@ export interface BackupTable {
   readonly virtual_size_bytes: number;
   readonly data_bytes: number;
   readonly stored_bytes: number;
+  readonly transferred_bytes: number;
   readonly compressed: number;
   readonly encrypted: number;
   readonly quiesced: number;

@@ -22,6 +22,7 @@ import {
   type WatchOperationResponse,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest, RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { ZoneServiceClient } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { startController, type RunningController } from '../controller.ts';
 import { startFakeAgent, type FakeAgent, type FakeJob } from './fake-agent.ts';
@@ -61,6 +62,7 @@ interface Clients {
   readonly hosts: HostServiceClient;
   readonly repositories: RepositoryServiceClient;
   readonly keys: KeyServiceClient;
+  readonly statistics: StatisticsServiceClient;
 }
 
 export async function startLab(now?: () => Date): Promise<Lab> {
@@ -85,6 +87,7 @@ export async function startLab(now?: () => Date): Promise<Lab> {
     hosts: connectTo(HostServiceClient, address),
     repositories: connectTo(RepositoryServiceClient, address),
     keys: connectTo(KeyServiceClient, address),
+    statistics: connectTo(StatisticsServiceClient, address),
   };
   const startAgent = async (name: string, zone: string): Promise<FakeAgent> => {
     const agent = await startFakeAgent({
