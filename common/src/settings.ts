@@ -52,7 +52,8 @@ export const settingDefinitions = {
     type: SettingType.SETTING_TYPE_STRING,
     defaultValue: 'fail',
     values: ['fail', 'warn'],
-    description: 'What to do when libvirt did not take a limit: fail the backup, or warn and go on without it.',
+    description:
+      'What to do when libvirt did not take a limit: fail the backup, or warn and go on without it.',
   },
   'nas.backup.integrity.check': {
     type: SettingType.SETTING_TYPE_BOOLEAN,

@@ -34,6 +34,11 @@ export interface Host extends AsyncDisposable {
 export interface HostOptions {
   /** The user that QEMU runs as. `libvirt-qemu`, as on Debian, finds wrong permissions; `root` does not mind any. */
   readonly qemuUser: string;
+  /**
+   * What systemd gives every host and a container may lack: what is mounted in `shared` from outside reaches QEMU, and
+   * the control file system of FUSE is there.
+   */
+  readonly sharedMounts: boolean;
 }
 
 /** Starts a host. It ends with this process, however that ends. Needs root. */
@@ -43,11 +48,21 @@ export async function startHost(options: HostOptions): Promise<Host> {
   const directory = await createLabDirectory();
   try {
     await writeConfiguration(directory, options);
+    if (options.sharedMounts) await shareMounts(path.join(directory, 'shared'));
     return await bootHost(directory);
   } catch (error) {
     await removeLabDirectory(directory);
     throw error;
   }
+}
+
+/** Before the namespaces are made: what they inherit as a slave follows this one. */
+async function shareMounts(directory: string): Promise<void> {
+  await execa('mount', ['--bind', directory, directory]);
+  await execa('mount', ['--make-shared', directory]);
+  const control = '/sys/fs/fuse/connections';
+  const { exitCode } = await execa('mountpoint', ['--quiet', control], { reject: false });
+  if (exitCode !== 0) await execa('mount', ['-t', 'fusectl', 'fusectl', control]);
 }
 
 async function bootHost(directory: string): Promise<Host> {

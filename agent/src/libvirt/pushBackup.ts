@@ -57,7 +57,8 @@ export async function pushJob(virsh: Virsh, uuid: string, target: string): Promi
   });
   if (result.exitCode !== 0) {
     const said = sentence(result.stderr);
-    if (/not running|domain not found|no domain with matching|not found|no current block job/i.test(said)) return undefined;
+    if (/not running|domain not found|no domain with matching|not found|no current block job/i.test(said))
+      return undefined;
     throw new HoldfastError('LIBVIRT_FAILED', `libvirt says nothing of the job of disk ${target}: ${said}`);
   }
   const field = (name: string): number =>

@@ -20,7 +20,8 @@ export async function idleIoEffect(pid: number, sources: readonly string[]): Pro
   const disks = new Map<string, string>();
   for (const source of sources) {
     const found = await disksUnder(source);
-    if (found.length === 0) return no(`${source} does not lie on a disk of this host, so its reads have no class.`);
+    if (found.length === 0)
+      return no(`${source} does not lie on a disk of this host, so its reads have no class.`);
     for (const disk of found) disks.set(disk, await scheduler(disk));
   }
   for (const [disk, name] of disks) {

@@ -131,7 +131,10 @@ export async function* prepare(
   const [daemonPid = 0] = await storageDaemonPids(context.runtimeDirectory);
   const idleIo = running
     ? { effective: false, reason: 'The disks of a running domain are read by its own QEMU.' }
-    : await idleIoEffect(daemonPid, included.map((disk) => disk.source));
+    : await idleIoEffect(
+        daemonPid,
+        included.map((disk) => disk.source),
+      );
   const key = start.key === undefined ? undefined : new Secret(start.key.secret);
   if (key !== undefined) await daemon.addSecret(KEY_SECRET_ID, key);
   const prepared = disks.map((disk) => ({

@@ -33,7 +33,8 @@ export async function chooseTransport(
   try {
     await requireScratchSpace(scratchRoot);
   } catch (error) {
-    if (wanted === 'pull' || !(error instanceof HoldfastError) || error.reason !== 'SCRATCH_FULL') throw error;
+    if (wanted === 'pull' || !(error instanceof HoldfastError) || error.reason !== 'SCRATCH_FULL')
+      throw error;
     const reason = `There is too little scratch space for pull: ${await freeMib(scratchRoot)} MiB are free in ${scratchRoot}.`;
     return { name: 'push', reason, unexpected: true };
   }

@@ -14,7 +14,11 @@ import type { Transport } from './transport.ts';
  *
  * @param stages that this one pass is: blockjob and convert, and encrypt when that is on
  */
-export function directTransport(context: JobContext, prepared: Prepared, stages: readonly Stage[]): Transport {
+export function directTransport(
+  context: JobContext,
+  prepared: Prepared,
+  stages: readonly Stage[],
+): Transport {
   const { virsh, control } = context;
   const watch = watchForStart(virsh, prepared.domain.uuid);
   return {
@@ -24,8 +28,7 @@ export function directTransport(context: JobContext, prepared: Prepared, stages:
       const sources = await openSources(prepared, async ({ disk: { target }, stopped }) => {
         if (stopped === undefined) throw new Error(`disk ${target} has no source`);
         const secretId = `source-key-${target}`;
-        if (stopped.secret !== undefined)
-          await prepared.daemon.addSecret(secretId, stopped.secret, 'base64');
+        if (stopped.secret !== undefined) await prepared.daemon.addSecret(secretId, stopped.secret, 'base64');
         return { options: stopped.options(secretId), extents: stopped.extents };
       });
       const end = yield* copy(

@@ -24,7 +24,7 @@ const ABORT_DEADLINE_MS = 3_000;
  */
 export async function endPushBackup(virsh: Virsh, push: PushUndo): Promise<void> {
   const steps: readonly (() => Promise<void>)[] = [
-    async () => undefined,
+    () => Promise.resolve(),
     () => killStorageDaemon(push.writer),
     // The last resort: a write of the guest that waits for it fails, but waits no longer.
     async () => {
@@ -51,7 +51,9 @@ async function isRunning(virsh: Virsh, push: PushUndo): Promise<boolean> {
 
 async function abort(virsh: Virsh, push: PushUndo): Promise<boolean> {
   const deadline = Date.now() + ABORT_DEADLINE_MS;
-  await virsh.attempt(['domjobabort', push.domainUuid], { deadlineMs: ABORT_DEADLINE_MS }).catch(() => undefined);
+  await virsh
+    .attempt(['domjobabort', push.domainUuid], { deadlineMs: ABORT_DEADLINE_MS })
+    .catch(() => undefined);
   for (;;) {
     if (!(await isRunning(virsh, push))) return true;
     if (Date.now() > deadline) return false;

@@ -101,7 +101,10 @@ async function mountExport(
     })
     .catch((error: unknown) => {
       if (!(error instanceof QmpError)) throw error;
-      throw unusable(`qemu-storage-daemon cannot mount a FUSE export on this host: ${error.description}`, error);
+      throw unusable(
+        `qemu-storage-daemon cannot mount a FUSE export on this host: ${error.description}`,
+        error,
+      );
     });
 }
 

@@ -92,7 +92,10 @@ export async function pushTransport(
         const dataBytes = await dataOf(push, socket);
         await withdrawTargets(prepared.daemon, prepared.layout, prepared.disks);
         await undoing.now();
-        const last = readings.map((reading) => ({ ...reading, dataBytes: dataBytes.get(reading.target) ?? 0 }));
+        const last = readings.map((reading) => ({
+          ...reading,
+          dataBytes: dataBytes.get(reading.target) ?? 0,
+        }));
         for (const stage of stages) yield finished(stage, last);
         return { dataBytes };
       } catch (error) {
@@ -113,7 +116,6 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
   const { control } = context;
   const startedMs = context.now().getTime();
   for (const stage of stages) yield { $case: 'stageStarted', value: { stage } };
-  let readings: readonly DiskReading[] = [];
   let latest: ReadonlyMap<string, PushJob> = new Map();
   let heardMs = startedMs;
   let saidPaused = false;
@@ -134,16 +136,19 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
     if (control.paused && !saidPaused) yield standstill();
     saidPaused = control.paused;
     const written = await prepared.daemon.writtenBytes();
-    readings = prepared.disks.map((disk) => readingOf(prepared, disk, latest, jobs, written, nowMs - startedMs));
+    const readings = prepared.disks.map((disk) =>
+      readingOf(prepared, disk, latest, jobs, written, nowMs - startedMs),
+    );
     for (const stage of stages) yield progress(stage, readings);
-    if (jobs?.size === 0 && (await hasEnded(push))) break;
+    if (jobs?.size === 0 && (await hasEnded(push))) {
+      // An event comes before the answer to a command that was sent later, so none is missed.
+      await exporter.daemon.qmp.execute('query-block-exports');
+      requireTargets(push);
+      return readings;
+    }
     await sleep(POLL_MS, undefined, { signal: control.signal }).catch(() => undefined);
     control.signal.throwIfAborted();
   }
-  // An event comes before the answer to a command that was sent later, so none is missed.
-  await exporter.daemon.qmp.execute('query-block-exports');
-  requireTargets(push);
-  return readings;
 }
 
 function noteProgress(
@@ -236,4 +241,3 @@ async function stalledError({ context, prepared, watchdog }: Push): Promise<Hold
   const state = await domainState(context.virsh, prepared.domain.uuid).catch(() => 'gone');
   return state === 'running' || state === 'paused' ? undefined : domainStopped(prepared, state);
 }
-

@@ -47,7 +47,8 @@ export function pushLimit(
     const message =
       `The limit of ${wanted} bytes a second for disk ${target} did not take: libvirt says that ` +
       `${inForce.limit === 0 ? 'none' : inForce.limit} is in force. ${inForce.complaint}`;
-    if (enforce !== 'warn') throw new HoldfastError('LIMIT_NOT_APPLIED', message.trim(), { metadata: { disk: target } });
+    if (enforce !== 'warn')
+      throw new HoldfastError('LIMIT_NOT_APPLIED', message.trim(), { metadata: { disk: target } });
     refused.set(target, wanted);
     told.set(target, message.trim());
   };
@@ -63,7 +64,9 @@ export function pushLimit(
       const found = await Promise.all(
         running.map(async (target) => [target, await pushJob(virsh, uuid, target)] as const),
       );
-      const jobs = new Map(found.flatMap(([target, job]) => (job === undefined ? [] : [[target, job] as const])));
+      const jobs = new Map(
+        found.flatMap(([target, job]) => (job === undefined ? [] : [[target, job] as const])),
+      );
       running = [...jobs.keys()];
       const wanted = share();
       for (const [target, job] of jobs)

@@ -66,7 +66,10 @@ function filters(layout: ImageLayout, disk: PreparedDisk): { readonly 'node-name
   const compress = { driver: 'compress', file: disk.nodes.image, 'node-name': `compress-${target}` };
   if (!isOdd(layout, disk)) return [compress];
   const size = disk.virtualSizeBytes;
-  return [compress, { ...{ driver: 'raw', file: `compress-${target}`, size }, 'node-name': `sized-${target}` }];
+  return [
+    compress,
+    { ...{ driver: 'raw', file: `compress-${target}`, size }, 'node-name': `sized-${target}` },
+  ];
 }
 
 function topNode(layout: ImageLayout, disk: PreparedDisk): string {
