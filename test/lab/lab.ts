@@ -13,8 +13,8 @@ import { virshFor, type Virsh } from './virsh.ts';
 export interface LabOptions {
   /** Default root. `libvirt-qemu` for tests about permissions. */
   readonly qemuUser?: string;
-  /** Default false; see HostOptions. */
-  readonly sharedMounts?: boolean;
+  /** See HostOptions. */
+  readonly mounts?: 'shared' | 'private';
 }
 
 /** One KVM host of its own: a private libvirtd, its guests and their disks. Disposal removes all of it. */
@@ -34,7 +34,7 @@ export async function startLab(options: LabOptions = {}): Promise<Lab> {
   const image = await guestImage();
   const host = await startHost({
     qemuUser: options.qemuUser ?? 'root',
-    sharedMounts: options.sharedMounts ?? false,
+    mounts: options.mounts,
   });
   const virsh = virshFor(host.libvirtUri);
   let count = 0;
