@@ -53,6 +53,8 @@ export const reasons = {
   DIRECTORY_UNUSABLE: status.FAILED_PRECONDITION,
   /** A quiesced backup was required and the guest could not be quiesced. */
   QUIESCE_FAILED: status.FAILED_PRECONDITION,
+  /** The backup was to be pushed, and this host cannot: FUSE, its control file system or QEMU's view of the mount. */
+  PUSH_UNUSABLE: status.FAILED_PRECONDITION,
   /** Something still refers to what shall be removed. */
   IN_USE: status.FAILED_PRECONDITION,
   /** What lies in the state directory cannot be used: by this version, with this key, or at all. */
@@ -84,6 +86,8 @@ export const reasons = {
   AGENT_UNREACHABLE: status.UNAVAILABLE,
   /** libvirt refused or did not answer. */
   LIBVIRT_FAILED: status.UNAVAILABLE,
+  /** libvirt did not take the bandwidth limit, and the backup was not to go on without it. */
+  LIMIT_NOT_APPLIED: status.UNAVAILABLE,
   /** QEMU's tools refused or died. */
   QEMU_FAILED: status.UNAVAILABLE,
   /** The operation was cancelled on request. */

@@ -48,6 +48,13 @@ export const settingDefinitions = {
     range: [0, MAX_BANDWIDTH_MIBPS],
     description: 'MiB of source data a second for one backup, all its disks together; 0 is unlimited.',
   },
+  'nas.backup.bandwidth.enforce': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'fail',
+    values: ['fail', 'warn'],
+    description:
+      'What to do when libvirt did not take a limit: fail the backup, or warn and go on without it.',
+  },
   'nas.backup.integrity.check': {
     type: SettingType.SETTING_TYPE_BOOLEAN,
     defaultValue: 'false',
@@ -58,6 +65,13 @@ export const settingDefinitions = {
     defaultValue: 'off',
     values: ['off', 'best-effort', 'required'],
     description: "Freeze the guest's file systems around the snapshot, through the guest agent.",
+  },
+  'nas.backup.transport': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'auto',
+    values: ['auto', 'pull', 'push'],
+    description:
+      'How the data of a running domain is taken: pull needs scratch space, push needs none, auto pulls when there is enough.',
   },
 } as const satisfies Record<string, SettingDefinition>;
 

@@ -34,6 +34,11 @@ export interface Host extends AsyncDisposable {
 export interface HostOptions {
   /** The user that QEMU runs as. `libvirt-qemu`, as on Debian, finds wrong permissions; `root` does not mind any. */
   readonly qemuUser: string;
+  /**
+   * Whether what is mounted in `shared` from outside reaches QEMU, as systemd has it on every host, or does not. Left out:
+   * as it is on this machine.
+   */
+  readonly mounts?: 'shared' | 'private' | undefined;
 }
 
 /** Starts a host. It ends with this process, however that ends. Needs root. */
@@ -43,11 +48,22 @@ export async function startHost(options: HostOptions): Promise<Host> {
   const directory = await createLabDirectory();
   try {
     await writeConfiguration(directory, options);
+    if (options.mounts !== undefined) await setPropagation(path.join(directory, 'shared'), options.mounts);
     return await bootHost(directory);
   } catch (error) {
     await removeLabDirectory(directory);
     throw error;
   }
+}
+
+/** Before the namespaces are made: what they inherit as a slave follows this one. */
+async function setPropagation(directory: string, propagation: 'shared' | 'private'): Promise<void> {
+  await execa('mount', ['--bind', directory, directory]);
+  await execa('mount', [`--make-${propagation}`, directory]);
+  // systemd mounts this too.
+  const control = '/sys/fs/fuse/connections';
+  const { exitCode } = await execa('mountpoint', ['--quiet', control], { reject: false });
+  if (exitCode !== 0) await execa('mount', ['-t', 'fusectl', 'fusectl', control]);
 }
 
 async function bootHost(directory: string): Promise<Host> {

@@ -13,6 +13,8 @@ import { virshFor, type Virsh } from './virsh.ts';
 export interface LabOptions {
   /** Default root. `libvirt-qemu` for tests about permissions. */
   readonly qemuUser?: string;
+  /** See HostOptions. */
+  readonly mounts?: 'shared' | 'private';
 }
 
 /** One KVM host of its own: a private libvirtd, its guests and their disks. Disposal removes all of it. */
@@ -30,7 +32,10 @@ export interface Lab extends Host {
 export async function startLab(options: LabOptions = {}): Promise<Lab> {
   await sweepLabs();
   const image = await guestImage();
-  const host = await startHost({ qemuUser: options.qemuUser ?? 'root' });
+  const host = await startHost({
+    qemuUser: options.qemuUser ?? 'root',
+    mounts: options.mounts,
+  });
   const virsh = virshFor(host.libvirtUri);
   let count = 0;
 

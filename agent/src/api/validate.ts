@@ -13,6 +13,8 @@ import type {
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
 const COMPRESSIONS: readonly string[] = ['', 'zstd', 'zlib'];
+const TRANSPORTS: readonly string[] = ['', 'auto', 'pull', 'push'];
+const ENFORCEMENTS: readonly string[] = ['', 'fail', 'warn'];
 const QUIESCE_MODES: readonly string[] = ['', 'off', 'best-effort', 'required'];
 
 /** @throws HoldfastError INVALID_REQUEST when a field is not there. */
@@ -48,6 +50,10 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
     throw refuse('options.compression must be zstd, zlib or empty.');
   if (!QUIESCE_MODES.includes(options.quiesce))
     throw refuse('options.quiesce must be off, best-effort or required.');
+  if (!TRANSPORTS.includes(options.transport))
+    throw refuse('options.transport must be auto, pull, push or empty.');
+  if (!ENFORCEMENTS.includes(options.bandwidthEnforce))
+    throw refuse('options.bandwidth_enforce must be fail, warn or empty.');
   requireBandwidth(options.bandwidthLimitMibps);
   if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);

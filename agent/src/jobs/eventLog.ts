@@ -15,6 +15,7 @@ export interface EventLog {
 export function eventLog(journal: Journal, earlier: readonly OperationEvent[], now: () => Date): EventLog {
   const events = [...earlier];
   const progress = new Map<Stage, OperationEvent>();
+  const started = new Set<Stage>();
   let lastSequence = earlier.at(-1)?.sequence ?? 0n;
   let changed = Promise.withResolvers<undefined>();
 
@@ -38,6 +39,14 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
         progress.set(event.value.stage, { sequence: lastSequence, time: now(), event });
         wake();
         return;
+      }
+      if (event.$case === 'stageStarted') {
+        // A stage that starts again makes what was told since its first start void.
+        if (started.has(event.value.stage)) {
+          started.clear();
+          progress.clear();
+        }
+        started.add(event.value.stage);
       }
       if (event.$case === 'stageFinished') progress.delete(event.value.stage);
       const numbered: OperationEvent = { sequence: ++lastSequence, time: now(), event };

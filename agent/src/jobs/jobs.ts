@@ -131,7 +131,7 @@ export function jobsOf(options: JobsOptions): Jobs {
           if ((await newEvents(directory, sent)).length === 0) return;
           continue;
         }
-        if ((await processesWithArgument(directory)).length > 0) await sleep(RETRY_MS);
+        if (!(await isGone(directory))) await sleep(RETRY_MS);
         else await recoverOne(jobId).catch(() => sleep(RECOVER_RETRY_MS));
       }
     },
@@ -168,7 +168,7 @@ export function jobsOf(options: JobsOptions): Jobs {
         if (ended && pendingUndo(entries).length === 0) {
           const { mtimeMs } = await stat(directory);
           if (Date.now() - mtimeMs > FORGET_AFTER_MS) await rm(directory, { recursive: true });
-        } else if ((await processesWithArgument(directory)).length === 0) {
+        } else if (await isGone(directory)) {
           await recoverOne(jobId).catch((error: unknown) => {
             options.logger.error('could not recover a job', { jobId, error });
           });
@@ -181,6 +181,13 @@ export function jobsOf(options: JobsOptions): Jobs {
 async function newEvents(directory: string, afterSequence: bigint): Promise<readonly OperationEvent[]> {
   const events = journaledEvents(await readJournal(jobFiles(directory).journal));
   return events.filter((event) => event.sequence > afterSequence);
+}
+
+/** Whether no process works on a job. One that is in execve(2) has no arguments for a moment, so it is looked twice. */
+async function isGone(directory: string): Promise<boolean> {
+  if ((await processesWithArgument(directory)).length > 0) return false;
+  await sleep(RETRY_MS);
+  return (await processesWithArgument(directory)).length === 0;
 }
 
 function isEnded(events: readonly OperationEvent[]): boolean {

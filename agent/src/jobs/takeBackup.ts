@@ -1,21 +1,18 @@
-import { dirname } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type BackupResult, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
-import { domainState } from '../libvirt/domains.ts';
 import { layoutName } from '../qemu/layout.ts';
 import { partialFolder } from '../repository/layout.ts';
-import { watchRepository } from '../repository/liveness.ts';
 import { check, type CheckDisk } from '../stages/check.ts';
-import { stage, type JobContext, type StageRun } from '../stages/context.ts';
-import { copy } from '../stages/copy.ts';
+import { stage, warning, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { finishImages } from '../stages/finish.ts';
-import { openSources } from '../stages/openSources.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
 import { publish } from '../stages/publish.ts';
-import { quiesce, type Snapshot } from '../stages/quiesce.ts';
+import { quiesce } from '../stages/quiesce.ts';
 import { readState } from '../stages/readState.ts';
-import { guardScratch, type ScratchGuard } from '../stages/scratch.ts';
+import { openTransport } from '../transport/open.ts';
+import type { Transport } from '../transport/transport.ts';
+import type { JobEvent } from './eventLog.ts';
 
 /** The stages of a backup, in order. */
 export function backupStages(start: TakeBackupStart): readonly Stage[] {
@@ -34,73 +31,64 @@ function passStages(start: TakeBackupStart): readonly Stage[] {
   return [Stage.STAGE_BLOCKJOB, Stage.STAGE_CONVERT, ...encrypt];
 }
 
-/** Takes a backup, from the first look at the domain to the published folder. */
+/**
+ * Takes a backup, from the first look at the domain to the published folder. One of a stopped domain that is started in
+ * the middle is begun again, once, as one of a running domain.
+ */
 export async function* takeBackup(context: JobContext, start: TakeBackupStart): StageRun<Completed> {
-  const prepared = yield* stage(context, Stage.STAGE_PREPARE, prepare(context, start));
+  const mark = context.undo.mark();
+  let value: BackupResult;
   try {
-    const mode = start.options?.quiesce ?? 'off';
-    const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, mode));
-    const value = yield* fromSnapshot(context, start, prepared, snapshot);
-    return { result: { $case: 'backup', value } };
-  } finally {
-    prepared.repository.close();
+    value = yield* attempt(context, start);
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || error.reason !== 'DOMAIN_STARTED') throw error;
+    await undoAttempt(context, mark);
+    yield warning(
+      'DOMAIN_STARTED',
+      'The domain was started while its images were read. What had been copied was thrown away, and the backup begins ' +
+        'again with the domain as it is now.',
+    );
+    value = yield* attempt(context, start);
   }
+  return { result: { $case: 'backup', value } };
 }
 
-async function* fromSnapshot(
+/** One way through all stages. */
+async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<BackupResult> {
+  await using open = new AsyncDisposableStack();
+  const { prepared, transport } = yield* stage(context, Stage.STAGE_PREPARE, ready(context, start, open));
+  const mode = start.options?.quiesce ?? 'off';
+  const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, transport, mode));
+  const state = yield* readState(context, prepared);
+  const copied = yield* transport.copy();
+  const storedBytes = await finishImages(prepared);
+  await transport.end();
+
+  const checked = start.options?.integrityCheck === true;
+  if (checked)
+    yield* stage(context, Stage.STAGE_CHECK, check(context, imagesOf(prepared, storedBytes), 'CHECK_FAILED'));
+  const written = { ...copied, storedBytes, checked, state };
+  return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
+}
+
+/** Everything that is done before the guest is touched. */
+async function* ready(
   context: JobContext,
   start: TakeBackupStart,
-  prepared: Prepared,
-  snapshot: Snapshot,
-): StageRun<BackupResult> {
-  const guard =
-    snapshot.kind === 'running'
-      ? guardScratch(dirname(context.scratchDirectory), () => snapshot.end.now())
-      : undefined;
-  const requireAnswer = watchRepository(prepared.repository);
-  try {
-    const state = yield* readState(context, prepared);
-    const sources = await openSources(context, prepared, snapshot);
-    const copied = yield* copy(
-      prepared.daemon,
-      sources,
-      context.control,
-      {
-        job: { kind: 'backup', compress: prepared.layout.compression !== '' },
-        stages: passStages(start),
-        watch: () => {
-          watchSource(prepared, snapshot, guard);
-          requireAnswer();
-        },
-        explain: () => explainSource(context, prepared),
-      },
-      context.now,
-    );
-    await requireStillStopped(context, prepared, snapshot);
-    const storedBytes = await finishImages(prepared);
-    // The guest is let go as soon as its data has been read and QEMU reads no more of it.
-    guard?.close();
-    if (snapshot.kind === 'running') await snapshot.end.now();
+  open: AsyncDisposableStack,
+): AsyncGenerator<JobEvent, StageEnd<{ prepared: Prepared; transport: Transport }>, undefined> {
+  const { result: prepared } = yield* prepare(context, start);
+  open.defer(() => {
+    prepared.repository.close();
+  });
+  const transport = open.use(await openTransport(context, start, prepared, passStages(start)));
+  return { result: { prepared, transport } };
+}
 
-    const checked = start.options?.integrityCheck === true;
-    if (checked)
-      yield* stage(
-        context,
-        Stage.STAGE_CHECK,
-        check(context, imagesOf(prepared, storedBytes), 'CHECK_FAILED'),
-      );
-    return yield* stage(
-      context,
-      Stage.STAGE_PUBLISH,
-      publish(context, start, prepared, snapshot, { ...copied, storedBytes, checked, state }),
-    );
-  } catch (error) {
-    // The guest was let go, which everything that reads from it fails of.
-    throw guard?.failure ?? error;
-  } finally {
-    guard?.close();
-    if (snapshot.kind === 'stopped') await snapshot.watch.stop();
-  }
+/** Undoes all that an attempt made, so that the next one finds what the first one found. */
+async function undoAttempt(context: JobContext, mark: number): Promise<void> {
+  const [failed] = await context.undo.all(mark);
+  if (failed !== undefined) throw failed.error;
 }
 
 function imagesOf(prepared: Prepared, storedBytes: ReadonlyMap<string, number>): readonly CheckDisk[] {
@@ -111,41 +99,4 @@ function imagesOf(prepared: Prepared, storedBytes: ReadonlyMap<string, number>):
     secret: prepared.key,
     storedBytes: storedBytes.get(disk.target) ?? 0,
   }));
-}
-
-function watchSource(prepared: Prepared, snapshot: Snapshot, guard: ScratchGuard | undefined): void {
-  if (guard?.failure !== undefined) throw guard.failure;
-  if (snapshot.kind === 'stopped' && snapshot.watch.wasStarted()) throw domainStarted(prepared);
-}
-
-/** A start that has ended again by now counts too: it may have written. */
-async function requireStillStopped(
-  context: JobContext,
-  prepared: Prepared,
-  snapshot: Snapshot,
-): Promise<void> {
-  if (snapshot.kind === 'running') return;
-  const state = await domainState(context.virsh, prepared.domain.uuid);
-  if (snapshot.watch.wasStarted() || state !== 'shut off') throw domainStarted(prepared);
-}
-
-/** A copy that broke because the domain is gone did not break because of the repository. */
-async function explainSource(context: JobContext, prepared: Prepared): Promise<HoldfastError | undefined> {
-  if (!prepared.running) return undefined;
-  const state = await domainState(context.virsh, prepared.domain.uuid).catch(() => 'gone');
-  if (state === 'running' || state === 'paused') return undefined;
-  return new HoldfastError(
-    'DOMAIN_STOPPED',
-    `Domain ${JSON.stringify(prepared.domain.name)} is ${state} now, its QEMU ended in the middle of the backup. ` +
-      'Take the backup again.',
-    { metadata: { state } },
-  );
-}
-
-function domainStarted(prepared: Prepared): HoldfastError {
-  return new HoldfastError(
-    'DOMAIN_STARTED',
-    `Domain ${JSON.stringify(prepared.domain.name)} was started while its images were read, so the copy was thrown ` +
-      'away. Take the backup again: it will be one of a running domain.',
-  );
 }

@@ -2,6 +2,7 @@ import { readFile, rm, rmdir, stat } from 'node:fs/promises';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
+import { endPushBackup, type PushUndo } from '../transport/endPushBackup.ts';
 import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
 import { lazyText, unmountUnused } from '../mount/unmount.ts';
 import { placeAt } from '../mount/place.ts';
@@ -24,6 +25,8 @@ export type UndoAction =
   | { readonly kind: 'unmount'; readonly directory: string }
   | { readonly kind: 'stop-storage-daemon'; readonly directory: string }
   | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
+  /** Ends a push backup whatever hangs, and the two daemons and the mounts that it writes through. */
+  | { readonly kind: 'end-push-backup'; readonly push: PushUndo }
   | { readonly kind: 'thaw'; readonly domainUuid: string };
 
 /** A file under two names. */
@@ -43,12 +46,15 @@ export interface Undoing {
 export interface UndoLog {
   /** Promises to undo something that is about to be made. */
   promise(action: UndoAction): Promise<Undoing>;
+  /** Marks a point: what is promised from now on can be undone without what was promised before. */
+  mark(): number;
   /**
    * Undoes all that is left, the latest first. One that fails does not keep the others from being undone.
    *
+   * @param since only what was promised after this mark
    * @returns what could not be undone.
    */
-  all(): Promise<readonly { readonly action: UndoAction; readonly error: unknown }[]>;
+  all(since?: number): Promise<readonly { readonly action: UndoAction; readonly error: unknown }[]>;
 }
 
 /** With what things are undone. */
@@ -80,9 +86,10 @@ export function undoLog(journal: Journal, entries: readonly JournalEntry[], tool
       await journal.append({ kind: 'undo', id, action });
       return { now: () => undoOne(id, action), forget: () => close(id) };
     },
-    all: async () => {
+    mark: () => lastId,
+    all: async (since = 0) => {
       const failed = [];
-      for (const [id, action] of [...open].reverse()) {
+      for (const [id, action] of [...open].reverse().filter(([made]) => made > since)) {
         try {
           await undoOne(id, action);
         } catch (error) {
@@ -120,6 +127,8 @@ export function describeUndo(action: UndoAction): string {
       return `end the qemu-storage-daemon of ${action.directory}`;
     case 'end-pull-backup':
       return `end libvirt's backup job of domain ${action.domainUuid}`;
+    case 'end-push-backup':
+      return `end libvirt's backup job of domain ${action.push.domainUuid} and unmount its targets`;
     case 'thaw':
       return `thaw domain ${action.domainUuid}`;
   }
@@ -167,6 +176,9 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
       return;
     case 'end-pull-backup':
       await endPullBackup(virsh, action.domainUuid, action.socket);
+      return;
+    case 'end-push-backup':
+      await endPushBackup(virsh, action.push);
       return;
     case 'thaw':
       await thaw(virsh, action.domainUuid);

@@ -1,8 +1,8 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HoldfastError } from '@holdfast/common/errors.ts';
+import { beginBackup, runningBackup } from './backupJob.ts';
 import { child, element, parseXml, printXml } from './xml.ts';
-import { sentence, type Virsh } from './virsh.ts';
+import type { Virsh } from './virsh.ts';
 
 export interface PullBackup {
   readonly uuid: string;
@@ -24,29 +24,7 @@ export interface PullBackup {
 export async function beginPullBackup(virsh: Virsh, backup: PullBackup, signal: AbortSignal): Promise<void> {
   await mkdir(backup.scratchDirectory, { recursive: true, mode: 0o711 });
   const file = join(backup.scratchDirectory, 'backup.xml');
-  await writeFile(file, backupXml(backup), { mode: 0o600 });
-  const result = await virsh.attempt(['backup-begin', backup.uuid, file], { signal });
-  if (result.exitCode === 0) return;
-  const said = sentence(result.stderr);
-  throw /another job|already (active|running)|has active|operation unsupported.*block job/i.test(said)
-    ? new HoldfastError('DOMAIN_BUSY', `libvirt is busy with the domain, try again later: ${said}`)
-    : new HoldfastError('LIBVIRT_FAILED', `libvirt could not start the backup: ${said}`);
-}
-
-/** The socket of the domain's running pull backup; undefined without one. */
-export async function runningBackupSocket(virsh: Virsh, uuid: string): Promise<string | undefined> {
-  const result = await virsh.attempt(['backup-dumpxml', uuid]);
-  if (result.exitCode !== 0) {
-    const said = sentence(result.stderr);
-    // Only these say that there is none; a libvirtd that does not answer says nothing about it.
-    if (/no domain backup job|not running|domain not found|no domain with matching/i.test(said))
-      return undefined;
-    throw new HoldfastError(
-      'LIBVIRT_FAILED',
-      `libvirt does not say whether domain ${uuid} has a backup: ${said}`,
-    );
-  }
-  return child(parseXml(result.stdout), 'server')?.getAttribute('socket') ?? '';
+  await beginBackup(virsh, backup.uuid, backupXml(backup), file, [], signal);
 }
 
 /**
@@ -56,7 +34,8 @@ export async function runningBackupSocket(virsh: Virsh, uuid: string): Promise<s
  * nothing of it is kept any more: QEMU writes it once again as the guest is resumed.
  */
 export async function endPullBackup(virsh: Virsh, uuid: string, socket: string): Promise<void> {
-  if ((await runningBackupSocket(virsh, uuid)) === socket) await virsh.command(['domjobabort', uuid]);
+  if ((await runningBackup(virsh, uuid))?.includes(socket) === true)
+    await virsh.command(['domjobabort', uuid]);
   const { stdout } = await virsh.attempt(['domstate', uuid, '--reason']);
   if (stdout.trim() === 'paused (I/O error)') await virsh.command(['resume', uuid]);
 }

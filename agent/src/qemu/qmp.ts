@@ -23,6 +23,8 @@ export interface Qmp {
    * @throws QmpError when QEMU refuses, HoldfastError QEMU_FAILED when it is gone or does not answer in time.
    */
   execute(command: string, args?: object): Promise<unknown>;
+  /** Calls the listener with the data of each such event from now on. */
+  on(event: string, listener: (data: unknown) => void): void;
   /** Lets the monitor go. */
   close(): void;
 }
@@ -39,6 +41,8 @@ interface QmpMessage {
   readonly return?: unknown;
   readonly error?: { readonly desc: string };
   readonly QMP?: object;
+  readonly event?: string;
+  readonly data?: unknown;
 }
 
 const CONNECT_DEADLINE_MS = 10_000;
@@ -78,6 +82,7 @@ function tryConnect(path: string): Promise<Socket | undefined> {
 
 function talk(socket: Socket, logger: Logger): Qmp {
   const pending = new Map<number, Pending>();
+  const listeners = new Map<string, (data: unknown) => void>();
   let lastId = 0;
   let gone = false;
 
@@ -96,7 +101,8 @@ function talk(socket: Socket, logger: Logger): Qmp {
   lines.on('line', (line) => {
     const message = JSON.parse(line) as QmpMessage;
     const waiting = message.id === undefined ? undefined : pending.get(message.id);
-    // The greeting and events carry no id; job states are asked for, not listened to.
+    if (message.event !== undefined) listeners.get(message.event)?.(message.data);
+    // The greeting and events carry no id.
     if (message.id === undefined || waiting === undefined) return;
     pending.delete(message.id);
     clearTimeout(waiting.timer);
@@ -126,6 +132,9 @@ function talk(socket: Socket, logger: Logger): Qmp {
         pending.set(id, { command, resolve, reject, timer });
         socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       }),
+    on: (event, listener) => {
+      listeners.set(event, listener);
+    },
     close: () => {
       socket.destroy();
     },

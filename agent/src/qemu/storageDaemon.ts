@@ -44,17 +44,21 @@ const FLAKY_KEY_DERIVATION = 'Unable to get accurate CPU usage';
  * Starts qemu-storage-daemon with its monitor and log in `directory` (0700). It is in a session of its own, so that no
  * signal meant for its parent reaches it.
  *
+ * @param ioClass the I/O scheduling class in which it reads and writes (ionice(1)), for disks whose scheduler heeds it
  * @throws HoldfastError QEMU_FAILED
  */
 export async function startStorageDaemon(
   directory: string,
   logger: Logger,
   signal: AbortSignal,
+  ioClass: 'none' | 'idle' = 'none',
 ): Promise<StorageDaemon> {
   const log = await open(join(directory, 'qemu-storage-daemon.log'), 'a', 0o600);
+  // A host that does not allow the class gets the backup all the same: what came of it is read back.
+  const prefix = ioClass === 'idle' ? ['--ignore', '--class', 'idle', 'qemu-storage-daemon'] : [];
   const child = spawn(
-    'qemu-storage-daemon',
-    ['--chardev', monitorArgument(directory), '--monitor', 'chardev=monitor'],
+    ioClass === 'idle' ? 'ionice' : 'qemu-storage-daemon',
+    [...prefix, '--chardev', monitorArgument(directory), '--monitor', 'chardev=monitor'],
     { detached: true, stdio: ['ignore', log.fd, log.fd], env: { ...process.env, LC_ALL: 'C.UTF-8' } },
   );
   const failed = new Promise<never>((_resolve, reject) => {
@@ -83,6 +87,16 @@ export async function stopStorageDaemon(directory: string): Promise<void> {
       'qemu-storage-daemon does not end, even by SIGKILL; its storage may hang.',
     );
   }
+}
+
+/** Kills the daemon that was started in `directory` and does not wait for its end: whatever it owes an answer fails. */
+export async function killStorageDaemon(directory: string): Promise<void> {
+  for (const pid of await processesWithArgument(monitorArgument(directory))) signalProcess(pid, 'SIGKILL');
+}
+
+/** The process ids of the daemon that was started in `directory`. */
+export async function storageDaemonPids(directory: string): Promise<readonly number[]> {
+  return processesWithArgument(monitorArgument(directory));
 }
 
 /** Names the daemon among all processes. Commas are doubled where QEMU splits at commas. */

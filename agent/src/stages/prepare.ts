@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import type { RepositoryRef, TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
@@ -5,7 +6,8 @@ import type { ExcludedDisk } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { Undoing } from '../jobs/undo.ts';
 import { domainState, findDomain, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml, type DomainDisk, type DomainXml } from '../libvirt/domainXml.ts';
-import { runningBackupSocket } from '../libvirt/pullBackup.ts';
+import { runningBackup } from '../libvirt/backupJob.ts';
+import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
 import { mapImage, type Extent } from '../qemu/extents.ts';
 import {
   imageFileName,
@@ -14,9 +16,10 @@ import {
   type ImageLayout,
   type TargetNodes,
 } from '../qemu/layout.ts';
-import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
+import { startStorageDaemon, storageDaemonPids, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { backupFolder, partialFolder, ZONE_KEYS_FOLDER } from '../repository/layout.ts';
 import { withoutPassword, type Repository } from '../repository/repository.ts';
+import { chooseTransport, type ChosenTransport } from '../transport/choose.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import { lockDomain } from './lockDomain.ts';
@@ -39,6 +42,8 @@ export interface PreparedDisk {
 export interface Prepared {
   readonly domain: DomainId;
   readonly running: boolean;
+  readonly transport: ChosenTransport;
+  readonly idleIo: IdleIo;
   readonly xml: DomainXml;
   /** The XML that restores the domain. */
   readonly persistentXml: string;
@@ -67,18 +72,26 @@ export async function* prepare(
   const persistentXml = await virsh.command(['dumpxml', '--inactive', domain.uuid]);
   const { included, excluded } = selectDisks(domain.name, xml.disks);
   refuseUnsafe(start, included);
-  if (running && (await runningBackupSocket(virsh, domain.uuid)) !== undefined) {
+  if (running && (await runningBackup(virsh, domain.uuid)) !== undefined) {
     throw new HoldfastError(
       'DOMAIN_BUSY',
       'libvirt already runs a backup of the domain. Try again when it has ended.',
     );
   }
+  const scratchRoot = dirname(context.scratchDirectory);
+  const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
   const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
   await repository.probe();
 
   await lockDomain(context, domain);
+  if (transport.unexpected) {
+    yield warning(
+      'PUSH_CHOSEN',
+      `The backup is pushed. ${transport.reason} Set nas.backup.transport to push or pull to have it so every time.`,
+    );
+  }
   for (const disk of included.filter((candidate) => candidate.shareable)) {
     yield warning(
       'SHAREABLE_DISK',
@@ -111,7 +124,19 @@ export async function* prepare(
     kind: 'stop-storage-daemon',
     directory: context.runtimeDirectory,
   });
-  const daemon = await startStorageDaemon(context.runtimeDirectory, context.logger, context.control.signal);
+  const daemon = await startStorageDaemon(
+    context.runtimeDirectory,
+    context.logger,
+    context.control.signal,
+    running ? 'none' : 'idle',
+  );
+  const [daemonPid = 0] = await storageDaemonPids(context.runtimeDirectory);
+  const idleIo = running
+    ? { effective: false, reason: 'The disks of a running domain are read by its own QEMU.' }
+    : await idleIoEffect(
+        daemonPid,
+        included.map((disk) => disk.source),
+      );
   const key = start.key === undefined ? undefined : new Secret(start.key.secret);
   if (key !== undefined) await daemon.addSecret(KEY_SECRET_ID, key);
   const prepared = disks.map((disk) => ({
@@ -133,6 +158,8 @@ export async function* prepare(
   const result: Prepared = {
     domain,
     running,
+    transport,
+    idleIo,
     xml,
     persistentXml,
     repository,

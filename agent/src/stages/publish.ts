@@ -119,5 +119,9 @@ function describe(
     })),
     warnings,
     checked: written.checked,
+    transport: prepared.transport.name,
+    transportReason: prepared.transport.reason,
+    idleIo: prepared.idleIo.effective,
+    idleIoReason: prepared.idleIo.reason,
   };
 }

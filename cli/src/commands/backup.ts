@@ -24,6 +24,7 @@ export interface BackupOptions extends PassphraseOptions {
   readonly bandwidth?: bigint;
   readonly check?: true;
   readonly quiesce?: string;
+  readonly transport?: string;
   readonly allowPlaintext?: true;
   readonly requestId?: string;
   readonly detach?: true;
@@ -51,6 +52,7 @@ export function addBackup(program: Command, context: Context): void {
     )
     .option('--check', 'check the images before they are published')
     .option('--quiesce <mode>', "freeze the guest's file systems: off, best-effort or required")
+    .option('--transport <transport>', 'how the data of a running domain is taken: auto, pull or push')
     .option('--allow-plaintext', 'go on although a source volume is encrypted and the backup will not be')
     .option(
       '--request-id <uuid>',
@@ -92,6 +94,7 @@ export function backupSettings(options: BackupOptions): Record<string, string> {
     addSetting(settings, 'nas.backup.bandwidth.limit.mbps', String(options.bandwidth));
   }
   if (options.quiesce !== undefined) addSetting(settings, 'nas.backup.quiesce', options.quiesce);
+  if (options.transport !== undefined) addSetting(settings, 'nas.backup.transport', options.transport);
   return settings;
 }
 

@@ -57,7 +57,10 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
     case 'accepted':
       return { stages: event.value.stages.map((stage) => stageOf(progress, stage)) };
     case 'stageStarted':
-      return withStage(progress, event.value.stage, (stage) => ({ ...stage, state: 'running' }));
+      return withStage(startingAgain(progress, event.value.stage), event.value.stage, (stage) => ({
+        ...stage,
+        state: 'running',
+      }));
     case 'stageProgress': {
       const { figures } = event.value;
       return withStage(progress, event.value.stage, (stage) =>
@@ -91,6 +94,16 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
         ),
       };
   }
+}
+
+/** A stage that starts again starts from nothing, and so do those after it. */
+function startingAgain(progress: Progress, stage: Stage): Progress {
+  const at = progress.stages.findIndex((each) => each.stage === stage);
+  if (at === -1 || progress.stages[at]?.state === 'waiting') return progress;
+  const stages = progress.stages.map((each, index) =>
+    index < at ? each : ({ stage: each.stage, state: 'waiting', figures: NO_FIGURES, recent: [] } as const),
+  );
+  return { ...progress, stages };
 }
 
 /** Changes one stage; one that the plan did not name is added at the end, so that nothing is hidden. */

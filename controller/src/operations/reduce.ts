@@ -35,7 +35,7 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case 'accepted':
       return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
     case 'stageStarted':
-      return { ...next, stages: withStage(operation.stages, happened.value.stage, undefined, false) };
+      return { ...next, stages: withStarted(operation.stages, happened.value.stage) };
     case 'stageProgress': {
       const { stage, figures } = happened.value;
       return { ...next, stages: withStage(operation.stages, stage, figures, false) };
@@ -72,6 +72,13 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case undefined:
       return next;
   }
+}
+
+/** A stage that starts again starts from nothing, and those after it are still to come. */
+function withStarted(stages: readonly OperationStage[], stage: Stage): OperationStage[] {
+  const known = stages.findIndex((each) => each.stage === stage);
+  const before = known === -1 ? stages : stages.slice(0, known);
+  return [...before, { stage, finished: false, figures: undefined }];
 }
 
 function withStage(

@@ -107,6 +107,8 @@ function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): Backu
     integrityCheck: booleanOf(settings, 'nas.backup.integrity.check'),
     quiesce: textOf(settings, 'nas.backup.quiesce'),
     allowPlaintext,
+    transport: textOf(settings, 'nas.backup.transport'),
+    bandwidthEnforce: textOf(settings, 'nas.backup.bandwidth.enforce'),
   };
 }
 

@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { runningBackup } from '../libvirt/backupJob.ts';
+import type { Virsh } from '../libvirt/virsh.ts';
+import { forceUnmount } from '../process/mounts.ts';
+import { killStorageDaemon, stopStorageDaemon } from '../qemu/storageDaemon.ts';
+
+/** What a push backup has to end: known before any of it is made. */
+export interface PushUndo {
+  readonly domainUuid: string;
+  /** The mount points to which QEMU writes. */
+  readonly exports: readonly string[];
+  /** The directories of the daemon that serves them and of the one behind it that writes to the repository. */
+  readonly exporter: string;
+  readonly writer: string;
+}
+
+/** An abort waits for the writes that are under way, which may hang in the repository. */
+const ABORT_DEADLINE_MS = 3_000;
+
+/**
+ * Ends a push backup, if it still runs, and everything that it writes through. In this order no write of the guest fails:
+ * the exporter answers them all as long as the job runs, also when the writer behind it is dead.
+ */
+export async function endPushBackup(virsh: Virsh, push: PushUndo): Promise<void> {
+  const steps: readonly (() => Promise<void>)[] = [
+    () => Promise.resolve(),
+    () => killStorageDaemon(push.writer),
+    // The last resort: a write of the guest that waits for it fails, but waits no longer.
+    async () => {
+      for (const path of push.exports) await forceUnmount(path);
+    },
+  ];
+  let ended = !(await isRunning(virsh, push));
+  for (const step of steps) {
+    if (ended) break;
+    await step();
+    ended = await abort(virsh, push);
+  }
+  if (!ended) {
+    throw new HoldfastError('LIBVIRT_FAILED', `The backup job of domain ${push.domainUuid} does not end.`);
+  }
+  for (const path of push.exports) await forceUnmount(path);
+  await stopStorageDaemon(push.exporter);
+}
+
+async function isRunning(virsh: Virsh, push: PushUndo): Promise<boolean> {
+  const paths = await runningBackup(virsh, push.domainUuid);
+  return paths?.some((path) => push.exports.includes(path)) === true;
+}
+
+async function abort(virsh: Virsh, push: PushUndo): Promise<boolean> {
+  const deadline = Date.now() + ABORT_DEADLINE_MS;
+  await virsh
+    .attempt(['domjobabort', push.domainUuid], { deadlineMs: ABORT_DEADLINE_MS })
+    .catch(() => undefined);
+  for (;;) {
+    if (!(await isRunning(virsh, push))) return true;
+    if (Date.now() > deadline) return false;
+    await sleep(50);
+  }
+}

@@ -1,0 +1,97 @@
+import { dirname, join } from 'node:path';
+import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { domainState } from '../libvirt/domains.ts';
+import { beginPullBackup } from '../libvirt/pullBackup.ts';
+import { mapNbdExport } from '../qemu/extents.ts';
+import { watchRepository } from '../repository/liveness.ts';
+import type { JobContext, StageRun } from '../stages/context.ts';
+import { copy, type CopyEnd } from '../stages/copy.ts';
+import { openSources } from '../stages/openSources.ts';
+import type { Prepared } from '../stages/prepare.ts';
+import { guardScratch, requireScratchSpace, type ScratchGuard } from '../stages/scratch.ts';
+import { makeExportDirectory } from './exporter.ts';
+import { domainStopped } from './running.ts';
+import type { Transport } from './transport.ts';
+
+/**
+ * Pull: QEMU offers the disks as they were at one instant, and keeps in scratch space what the guest overwrites
+ * meanwhile.
+ *
+ * @param stages that this one pass is: blockjob and convert, and encrypt when that is on
+ * @throws HoldfastError SCRATCH_FULL before the guest is touched
+ */
+export async function pullTransport(
+  context: JobContext,
+  prepared: Prepared,
+  stages: readonly Stage[],
+): Promise<Transport> {
+  const { virsh, control } = context;
+  const { uuid } = prepared.domain;
+  const socket = join(context.socketDirectory, 'nbd.sock');
+  const scratchRoot = dirname(context.scratchDirectory);
+  await makeExportDirectory(context, prepared);
+  await requireScratchSpace(scratchRoot);
+  const undoing = await context.undo.promise({ kind: 'end-pull-backup', domainUuid: uuid, socket });
+  let guard: ScratchGuard | undefined;
+  return {
+    name: 'pull',
+    begin: async () => {
+      await beginPullBackup(
+        virsh,
+        {
+          uuid,
+          socket,
+          scratchDirectory: context.scratchDirectory,
+          targets: prepared.disks.map(({ disk }) => disk.target),
+          excluded: prepared.excluded.map((disk) => disk.target),
+        },
+        control.signal,
+      );
+      guard = guardScratch(scratchRoot, () => undoing.now());
+    },
+    copy: async function* () {
+      try {
+        return yield* copyFromQemu();
+      } catch (error) {
+        // The guest was let go, which everything that reads from it fails of.
+        throw guard?.failure ?? error;
+      }
+    },
+    // As soon as the data has been read and QEMU's tools read no more of it.
+    end: async () => {
+      guard?.close();
+      await undoing.now();
+    },
+    [Symbol.asyncDispose]: () => {
+      guard?.close();
+      return Promise.resolve();
+    },
+  };
+
+  async function* copyFromQemu(): StageRun<CopyEnd> {
+    const sources = await openSources(prepared, async ({ disk: { target } }) => {
+      const server = { type: 'unix', path: socket };
+      const { extents } = await mapNbdExport(socket, target, control.signal);
+      return { options: { driver: 'nbd', server, export: target, 'read-only': true }, extents };
+    });
+    const requireAnswer = watchRepository(prepared.repository);
+    return yield* copy(
+      prepared.daemon,
+      sources,
+      control,
+      {
+        job: { kind: 'backup', compress: prepared.layout.compression !== '' },
+        stages,
+        watch: () => {
+          if (guard?.failure !== undefined) throw guard.failure;
+          requireAnswer();
+        },
+        explain: async () => {
+          const state = await domainState(virsh, uuid).catch(() => 'gone');
+          return state === 'running' || state === 'paused' ? undefined : domainStopped(prepared, state);
+        },
+      },
+      context.now,
+    );
+  }
+}
