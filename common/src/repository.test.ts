@@ -112,7 +112,7 @@ describe('the place of a repository', () => {
       ceph('mon:/x', { credentials: { ...client, domain: SECRET } }),
       cifs('//s/x', { mountOptions: [`password=${SECRET}`] }),
       cifs('//s/x', { mountOptions: [`seal,password=${SECRET}`] }),
-      cifs('//s/x', { mountOptions: [`${SECRET}`] }),
+      cifs('//s/x', { mountOptions: [SECRET] }),
     ]) {
       assert.throws(
         () => parseRepositoryPlace(given),

@@ -92,6 +92,18 @@ export function jobsOf(options: JobsOptions): Jobs {
     return made;
   };
 
+  /** What could not be undone without a password can be now that the job's start has come again with it. */
+  const undoRest = async (jobId: string): Promise<void> => {
+    try {
+      await recovering.get(jobId);
+      const entries = await readJournal(jobFiles(directoryOf(jobId)).journal);
+      if (!isEnded(journaledEvents(entries)) || pendingUndo(entries).length === 0) return;
+      if ((await processesWithArgument(directoryOf(jobId))).length === 0) await recoverOne(jobId);
+    } catch (error) {
+      options.logger.error('could not undo the rest of a job', { jobId, error });
+    }
+  };
+
   return {
     start: async (kind, header, start) => {
       if (!UUID.test(header.jobId))
@@ -99,7 +111,10 @@ export function jobsOf(options: JobsOptions): Jobs {
       starts.set(header.jobId, start);
       const inFlight = starting.get(header.jobId);
       if (inFlight !== undefined) return inFlight;
-      if (await isKnown(header.jobId)) return;
+      if (await isKnown(header.jobId)) {
+        void undoRest(header.jobId);
+        return;
+      }
       // Asked again, since looking took a moment.
       const started = starting.get(header.jobId) ?? startNew(kind, header, start);
       starting.set(header.jobId, started);
