@@ -166,7 +166,7 @@ async function mountedRepositories(db: Kysely<Tables>): Promise<void> {
 }
 
 /** What was transferred for the backups that are there is in their manifests. */
-async function transferredBytes(db: Kysely<Tables>): Promise<void> {
+export async function transferredBytes(db: Kysely<Tables>): Promise<void> {
   await db.schema
     .alterTable('backups')
     .addColumn('transferred_bytes', 'bigint', (column) => column.notNull().defaultTo(0))
