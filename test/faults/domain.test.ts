@@ -10,10 +10,12 @@ import {
   type TakeBackupResponse,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
-import { isStart } from '../e2e/support/events.ts';
+import type { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { isStart, requireNoGaps } from '../e2e/support/events.ts';
 import { restingDisk, slowly } from '../e2e/support/guests.ts';
+import { requireSameContent } from '../e2e/support/images.ts';
 import { useHoldfast } from '../harness/fixture.ts';
-import { failed, succeeded } from '../harness/follow.ts';
+import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import { until } from '../lab/deadline.ts';
 import type { Guest } from '../lab/guest.ts';
 import { MiB } from '../lab/spec.ts';
@@ -26,25 +28,73 @@ describe('a domain that changes while it is backed up', () => {
     if ((await guest.state()) !== 'shut off') await guest.destroy();
     await nothingLeft(lab, holdfast);
   });
-  const during = (act: () => Promise<void>): Promise<string> =>
-    fixture.holdfast.client
-      .takeBackup({ zone: 'z1', domain: fixture.guest.uuid, settings: slowly }, (event) =>
-        isStart(event, Stage.STAGE_CONVERT) ? act() : undefined,
-      )
-      .then((followed) => failed(followed).reason);
+  /** Takes a backup, and does something each time that it has begun to copy, for as many times as there are acts. */
+  const during = (...acts: (() => Promise<void>)[]): Promise<Followed> =>
+    fixture.holdfast.client.takeBackup(
+      { zone: 'z1', domain: fixture.guest.uuid, settings: slowly },
+      (event) => (isStart(event, Stage.STAGE_CONVERT) ? acts.shift()?.() : undefined),
+    );
+  /** The backup succeeded at the second try, and says so. */
+  async function requireSecondTry(followed: Followed): Promise<Manifest> {
+    const operation = succeeded(followed);
+    assert.deepEqual(
+      operation.warnings.map(({ reason }) => reason),
+      ['DOMAIN_STARTED'],
+    );
+    requireNoGaps(followed.events);
+    const starts = followed.events.filter((event) => isStart(event, Stage.STAGE_PREPARE));
+    assert.equal(starts.length, 2);
+    assert.ok(operation.stages.every(({ finished }) => finished));
+    const { manifest } = await fixture.holdfast.client.getBackup(operation.backupId);
+    assert.ok(manifest);
+    return manifest;
+  }
 
-  it('by a start is DOMAIN_STARTED, and the start is not held up', async () => {
-    assert.equal(await during(() => fixture.guest.start()), 'DOMAIN_STARTED');
-    assert.equal(await fixture.guest.state(), 'running');
+  it('by a start is backed up as it runs then, and the start is not held up', async () => {
+    const { guest, holdfast } = fixture;
+    const followed = await during(() => guest.start());
+    const manifest = await requireSecondTry(followed);
+    assert.equal(await guest.state(), 'running');
+    assert.equal(manifest.domainRunning, true);
+    assert.equal(manifest.transport, 'pull');
+    const { client, restoreDirectory, agent } = holdfast;
+    const { backupId } = succeeded(followed);
+    const request = { backupId, host: agent.hostName, directory: await restoreDirectory() };
+    const result = succeeded(await client.restoreBackup(request)).result?.result;
+    assert.equal(result?.$case, 'restore');
+    const [source] = guest.disks;
+    const [copy] = result.value.disks;
+    assert.ok(source && copy);
+    await requireSameContent(source, copy);
   });
 
-  it('by a start and a stop is DOMAIN_STARTED too, though it is off in the end', async () => {
+  it('by a start and a stop is backed up as it is off again', async () => {
     const { guest } = fixture;
-    const reason = await during(async () => {
+    const followed = await during(async () => {
       await guest.start();
       await guest.destroy();
     });
-    assert.equal(reason, 'DOMAIN_STARTED');
+    const manifest = await requireSecondTry(followed);
+    assert.equal(manifest.domainRunning, false);
+    assert.equal(manifest.transport, 'direct');
+  });
+
+  it('by a start each time is DOMAIN_STARTED', async () => {
+    const { guest } = fixture;
+    const startAndStop = async (): Promise<void> => {
+      await guest.start();
+      await guest.destroy();
+    };
+    assert.equal(failed(await during(startAndStop, startAndStop)).reason, 'DOMAIN_STARTED');
+  });
+
+  it('by a start into a pause is DOMAIN_STARTED, as it cannot be backed up so', async () => {
+    const { guest } = fixture;
+    const followed = await during(async () => {
+      await guest.start();
+      await guest.suspend();
+    });
+    assert.equal(failed(followed).reason, 'DOMAIN_STARTED');
   });
 
   it('by nothing is backed up', async () => {

@@ -1,6 +1,7 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type BackupResult, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
+import { domainState, findDomain } from '../libvirt/domains.ts';
 import { layoutName } from '../qemu/layout.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { check, type CheckDisk } from '../stages/check.ts';
@@ -43,6 +44,7 @@ export async function* takeBackup(context: JobContext, start: TakeBackupStart): 
   } catch (error) {
     if (!(error instanceof HoldfastError) || error.reason !== 'DOMAIN_STARTED') throw error;
     await undoAttempt(context, mark);
+    await requireTakeable(context, start, error);
     yield warning(
       'DOMAIN_STARTED',
       'The domain was started while its images were read. What had been copied was thrown away, and the backup begins ' +
@@ -83,6 +85,16 @@ async function* ready(
   });
   const transport = open.use(await openTransport(context, start, prepared, passStages(start)));
   return { result: { prepared, transport } };
+}
+
+/** @throws the error of the first attempt when there cannot be a second one, such as of a domain that is paused. */
+async function requireTakeable(
+  context: JobContext,
+  start: TakeBackupStart,
+  error: HoldfastError,
+): Promise<void> {
+  const { uuid } = await findDomain(context.virsh, start.domain);
+  if (!['running', 'shut off'].includes(await domainState(context.virsh, uuid))) throw error;
 }
 
 /** Undoes all that an attempt made, so that the next one finds what the first one found. */

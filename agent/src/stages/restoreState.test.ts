@@ -11,6 +11,10 @@ import type { JobContext } from './context.ts';
 import type { PublishedBackup } from './openBackup.ts';
 import { prepareState, writeState, type RestoreState } from './restoreState.ts';
 
+const openNone = (): never => {
+  throw new Error('a restore has nothing to undo on a repository');
+};
+
 const UUID = '11111111-2222-3333-4444-555555555555';
 const MANIFEST = Manifest.fromPartial({
   ...{ domainUuid: UUID, domainName: 'vm' },
@@ -28,7 +32,8 @@ describe("a restored domain's state", () => {
     const secret = `"id":"masterKey0","format":"raw","file":"${at('lib/qemu')}/domain--1-x/master-key.aes"`;
     const virsh = scriptedVirsh(([command]) => (command === 'domxml-to-native' ? { stdout: secret } : {}));
     const journal = await openJournal(at('journal'));
-    const undo = undoLog(journal, await readJournal(at('journal')), virsh);
+    const tools = { virsh, openRepository: openNone, tell: () => undefined };
+    const undo = undoLog(journal, await readJournal(at('journal')), tools);
     // Only what these functions take of a job's context.
     context = {
       ...{ virsh, undo, journal, runtimeDirectory: at('runtime') },

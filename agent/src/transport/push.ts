@@ -118,7 +118,6 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
   for (const stage of stages) yield { $case: 'stageStarted', value: { stage } };
   let latest: ReadonlyMap<string, PushJob> = new Map();
   let heardMs = startedMs;
-  let saidPaused = false;
   for (;;) {
     requireTargets(push);
     const nowMs = context.now().getTime();
@@ -133,8 +132,7 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
       latest = new Map([...latest, ...jobs]);
     }
     for (const [target, message] of limit.complaints()) yield warning('LIMIT_NOT_APPLIED', message, target);
-    if (control.paused && !saidPaused) yield standstill();
-    saidPaused = control.paused;
+    if (limit.pausedSince()) yield standstill();
     const written = await prepared.daemon.writtenBytes();
     const readings = prepared.disks.map((disk) =>
       readingOf(prepared, disk, latest, jobs, written, nowMs - startedMs),

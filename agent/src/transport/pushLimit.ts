@@ -13,6 +13,8 @@ export interface PushLimit extends Steering {
    * @throws HoldfastError LIMIT_NOT_APPLIED when libvirt did not take a limit and that is to fail.
    */
   look(): Promise<ReadonlyMap<string, PushJob>>;
+  /** Whether a pause was asked for since the last call. */
+  pausedSince(): boolean;
   /** Takes the sentences about limits that did not take since the last call, by target name. */
   complaints(): ReadonlyMap<string, string>;
 }
@@ -26,6 +28,7 @@ export function pushLimit(
 ): PushLimit {
   let bytesPerSecond = 0;
   let paused = false;
+  let pausedLately = false;
   let running: readonly string[] = [];
   let told = new Map<string, string>();
   /** What libvirt would not take, so that it is not asked again and again. */
@@ -73,6 +76,11 @@ export function pushLimit(
         if (job.limit !== wanted && refused.get(target) !== wanted) await applyTo(target);
       return jobs;
     },
+    pausedSince: () => {
+      const lately = pausedLately;
+      pausedLately = false;
+      return lately;
+    },
     complaints: () => {
       const since = told;
       told = new Map();
@@ -84,6 +92,7 @@ export function pushLimit(
     },
     pause: async () => {
       paused = true;
+      pausedLately = true;
       await apply();
     },
     resume: async () => {

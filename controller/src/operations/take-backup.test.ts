@@ -167,6 +167,8 @@ describe('what a backup request may say', function () {
       integrityCheck: false,
       quiesce: 'best-effort',
       allowPlaintext: false,
+      transport: 'auto',
+      bandwidthEnforce: 'fail',
     });
     const scope = (key: string) => operation.settings.find((setting) => setting.key === key)?.scope;
     assert.equal(scope('nas.backup.bandwidth.limit.mbps'), SettingScope.SETTING_SCOPE_REQUEST);
