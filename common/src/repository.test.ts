@@ -99,6 +99,7 @@ describe('the place of a repository', () => {
     }
     for (const given of [
       cifs('//s/x', { credentials: { ...user, username: '' } }),
+      cifs('//s/x', { credentials: { ...user, password: '' } }),
       cifs('//s/x', { credentials: { ...user, username: `WORK\\${SECRET}` } }),
       cifs('//s/x', { credentials: { ...user, username: `u%${SECRET}` } }),
       cifs('//s/x', { credentials: { ...user, username: `u,password=${SECRET}` } }),

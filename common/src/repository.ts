@@ -154,6 +154,7 @@ function checkCifsCredentials({ username, password, domain }: RepositoryCredenti
       );
     }
   }
+  if (password === '') throw refuse('The password is empty. Leave the credentials out to ask as guest.');
   if (CONTROL.test(password)) throw refuse('The password has a line break or another control character.');
   if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) {
     throw refuse(`The password is longer than ${MAX_PASSWORD_BYTES} bytes.`);

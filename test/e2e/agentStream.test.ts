@@ -44,7 +44,10 @@ describe('the stream to an agent', () => {
 
     const second = begin(
       agent,
-      controlOf({ $case: 'attach', value: { jobId, afterSequence: last, fencingEpoch: 0n } }),
+      controlOf({
+        $case: 'attach',
+        value: { jobId, afterSequence: last, fencingEpoch: 0n, credentials: undefined },
+      }),
     );
     second.write(controlOf({ $case: 'setBandwidth', value: { limitMibps: 0n } }));
     const rest = await read(second);
@@ -63,7 +66,10 @@ describe('the stream to an agent', () => {
     const newer = begin(agent, start);
     await read(newer, ({ event }) => event?.$case === 'stageStarted');
     const attach = (job: string, fencingEpoch: bigint) =>
-      controlOf({ $case: 'attach', value: { jobId: job, afterSequence: 0n, fencingEpoch } });
+      controlOf({
+        $case: 'attach',
+        value: { jobId: job, afterSequence: 0n, fencingEpoch, credentials: undefined },
+      });
     await assert.rejects(read(begin(agent, attach(jobId, 6n))), /newer controller/);
     await assert.rejects(read(begin(agent, attach(randomUUID(), 8n))), /knows no job/);
     newer.cancel();

@@ -45,7 +45,7 @@ describe('a repository on a CephFS', () => {
     });
     for (const name of ['nas', 'odd', 'shared', 'killed', 'other'])
       await mkdir(path.join(outside, exported(name)));
-    await add('nas');
+    for (const name of ['nas', 'shared', 'killed']) await add(name);
   });
   after(() => stack.disposeAsync());
   afterEach(() => nothingLeft(fixture.lab, fixture.holdfast));
@@ -139,7 +139,6 @@ describe('a repository on a CephFS', () => {
   it('is mounted once for all who work on it, and its key lies nowhere', async () => {
     const { holdfast } = fixture;
     const { client } = holdfast;
-    await add('shared');
     const followed = await backup('shared', SLOWLY, async () => {
       assert.equal((await mounts()).length, 1);
       const all = client.repositories.getRepository.bind(client.repositories);
@@ -213,7 +212,6 @@ describe('a repository on a CephFS', () => {
   });
 
   it('is unmounted after its runner was killed, by whoever undoes the job', async () => {
-    await add('killed');
     const followed = await backup('killed', SLOWLY, (jobId) => kill(jobId, 'runner.ts'));
     assert.equal(failed(followed).reason, 'RUNNER_DIED');
     await nothingLeft(fixture.lab, fixture.holdfast);
@@ -244,7 +242,7 @@ describe('a repository on a CephFS', () => {
     });
     assert.equal(failed(followed).reason, 'RUNNER_DIED');
     // An agent keeps no password: it comes again with the controller.
-    await until('The partial folder is gone', 30_000, async () => {
+    await until('The partial folder is gone', 60_000, async () => {
       const left = await readdir(path.join(outside, 'killed'), { recursive: true });
       return left.some((name) => name.includes('.partial')) ? undefined : true;
     });

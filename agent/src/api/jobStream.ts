@@ -91,8 +91,9 @@ async function begin<Start extends { readonly header?: JobHeader | undefined }>(
   }
   const command = message?.value.command;
   if (command?.$case === 'attach') {
-    const { jobId, fencingEpoch, afterSequence } = command.value;
+    const { jobId, fencingEpoch, afterSequence, credentials } = command.value;
     parts.epochs.accept(jobId, fencingEpoch);
+    parts.jobs.remember(jobId, credentials);
     return { jobId, epoch: fencingEpoch, afterSequence };
   }
   throw new HoldfastError('INVALID_REQUEST', 'The first message must be start or attach.');

@@ -6,10 +6,12 @@ import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Control, Job, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { processesWithArgument } from '../process/identity.ts';
 import { isTerminal, journaledEvents, readJournal } from './journal.ts';
 import { jobFiles, readSpec, runnerSocket, writeSpec, type JobKind, type JobSpec } from './spec.ts';
+import { readStart } from './start.ts';
 import { pendingUndo } from './undo.ts';
 import { commandRunner, followRunner } from './wire.ts';
 
@@ -25,6 +27,8 @@ export interface Jobs {
   follow(jobId: string, afterSequence: bigint, signal: AbortSignal): AsyncIterable<OperationEvent>;
   /** Passes a command on. Commands to a job that has ended do nothing. */
   command(jobId: string, command: Control): Promise<void>;
+  /** Keeps the credentials of a job's repository until the job has ended, in case that it must be undone. */
+  remember(jobId: string, credentials: RepositoryCredentials | undefined): void;
   list(): Promise<readonly Job[]>;
   /** Finds jobs whose runner was killed, undoes them, and forgets jobs that ended long ago. */
   recover(): Promise<void>;
@@ -53,8 +57,8 @@ export function jobsOf(options: JobsOptions): Jobs {
   const root = join(options.stateDirectory, 'jobs');
   const starting = new Map<string, Promise<void>>();
   const recovering = new Map<string, Promise<void>>();
-  /** What running jobs were started with, kept in memory for the credentials that their recovery may need. */
-  const starts = new Map<string, string>();
+  /** Those of running jobs' repositories, kept in memory for their recovery. */
+  const known = new Map<string, RepositoryCredentials>();
 
   const directoryOf = (jobId: string): string => join(root, jobId);
   const isKnown = async (jobId: string): Promise<boolean> =>
@@ -85,22 +89,32 @@ export function jobsOf(options: JobsOptions): Jobs {
     const known = recovering.get(jobId);
     if (known !== undefined) return known;
     options.logger.warn('the runner of a job is gone, recovering', { jobId });
-    const made = spawnRunner(directoryOf(jobId), ['--recover'], starts.get(jobId) ?? '', true).finally(() =>
+    const made = spawnRunner(directoryOf(jobId), ['--recover'], credentialsOf(jobId), true).finally(() =>
       recovering.delete(jobId),
     );
     recovering.set(jobId, made);
     return made;
   };
 
-  /** What could not be undone without a password can be now that the job's start has come again with it. */
-  const undoRest = async (jobId: string): Promise<void> => {
+  const remember: Jobs['remember'] = (jobId, credentials) => {
+    if (credentials !== undefined) known.set(jobId, credentials);
+  };
+  /** For a pipe only. */
+  const credentialsOf = (jobId: string): string => {
+    const credentials = known.get(jobId);
+    return credentials === undefined ? '' : JSON.stringify(RepositoryCredentials.toJSON(credentials));
+  };
+  /** Undoes what could not be undone before the password had come again, then forgets that. */
+  const settle = async (jobId: string): Promise<void> => {
     try {
-      await recovering.get(jobId);
+      await recovering.get(jobId)?.catch(() => undefined);
       const entries = await readJournal(jobFiles(directoryOf(jobId)).journal);
-      if (!isEnded(journaledEvents(entries)) || pendingUndo(entries).length === 0) return;
+      if (pendingUndo(entries).length === 0 || !known.has(jobId)) return;
       if ((await processesWithArgument(directoryOf(jobId))).length === 0) await recoverOne(jobId);
     } catch (error) {
       options.logger.error('could not undo the rest of a job', { jobId, error });
+    } finally {
+      known.delete(jobId);
     }
   };
 
@@ -108,13 +122,10 @@ export function jobsOf(options: JobsOptions): Jobs {
     start: async (kind, header, start) => {
       if (!UUID.test(header.jobId))
         throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
-      starts.set(header.jobId, start);
+      remember(header.jobId, readStart(kind, start).credentials);
       const inFlight = starting.get(header.jobId);
       if (inFlight !== undefined) return inFlight;
-      if (await isKnown(header.jobId)) {
-        void undoRest(header.jobId);
-        return;
-      }
+      if (await isKnown(header.jobId)) return;
       // Asked again, since looking took a moment.
       const started = starting.get(header.jobId) ?? startNew(kind, header, start);
       starting.set(header.jobId, started);
@@ -136,7 +147,7 @@ export function jobsOf(options: JobsOptions): Jobs {
           yield event;
           if (event.sequence > sent) sent = event.sequence;
           if (!isTerminal(event)) continue;
-          starts.delete(jobId);
+          void settle(jobId);
           return;
         }
         if (signal.aborted) return;
@@ -159,9 +170,10 @@ export function jobsOf(options: JobsOptions): Jobs {
         await sleep(RETRY_MS);
       }
     },
+    remember,
     list: async () => {
       const jobs: Job[] = [];
-      for (const jobId of await known(root)) {
+      for (const jobId of await knownJobs(root)) {
         const spec = await readSpec(directoryOf(jobId));
         const events = await newEvents(directoryOf(jobId), 0n);
         jobs.push({
@@ -174,7 +186,7 @@ export function jobsOf(options: JobsOptions): Jobs {
       return jobs;
     },
     recover: async () => {
-      for (const jobId of await known(root)) {
+      for (const jobId of await knownJobs(root)) {
         // One that is just being started has no process yet, and is not dead.
         if (starting.has(jobId)) continue;
         const directory = directoryOf(jobId);
@@ -210,7 +222,7 @@ function isEnded(events: readonly OperationEvent[]): boolean {
 }
 
 /** The ids of the jobs that have a directory with a spec in it. */
-async function known(root: string): Promise<readonly string[]> {
+async function knownJobs(root: string): Promise<readonly string[]> {
   const names = await readdir(root).catch(() => []);
   const found = await Promise.all(
     names.map(async (name) =>

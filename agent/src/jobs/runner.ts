@@ -3,11 +3,12 @@
  * what it must undo stands in its journal, so that the agent can start it again with --recover when it was killed.
  *
  *     runner.ts JOB-DIRECTORY < start message as JSON
- *     runner.ts JOB-DIRECTORY --recover [< start message, when the agent still knows it, for its credentials]
+ *     runner.ts JOB-DIRECTORY --recover < the repository's credentials as JSON, or nothing
  */
 import { mkdir } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { createLogger, type Logger } from '@holdfast/common/logger.ts';
+import { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Completed } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
 import { virshAt } from '../libvirt/virsh.ts';
@@ -38,9 +39,11 @@ const earlier = await readJournal(files.journal);
 const journal = await openJournal(files.journal);
 const virsh = virshAt(spec.libvirtUri, logger);
 const input = await text(process.stdin);
-const job = input === '' ? undefined : readStart(spec.kind, input);
+const job = flag === undefined ? readStart(spec.kind, input) : undefined;
+const known =
+  flag === undefined || input === '' ? undefined : RepositoryCredentials.fromJSON(JSON.parse(input));
 const notes: string[] = [];
-const access = repositoryAccess(spec.mountsDirectory, job?.credentials);
+const access = repositoryAccess(spec.mountsDirectory, job?.credentials ?? known);
 const undo = undoLog(journal, earlier, {
   virsh,
   openRepository: access.open,

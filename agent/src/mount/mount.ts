@@ -20,6 +20,17 @@ const NOT_INSTALLED = /no such device|unknown filesystem type|helper program/i;
 
 /** How a repository of this type is mounted. */
 export function mountPlan(source: MountSource): MountPlan {
+  const plan = planOf(source);
+  if (source.credentials?.password !== '') return plan;
+  // What is mounted already needs none.
+  const unknown = new RepositoryProblem(
+    'MOUNT_FAILED',
+    'Its password is not known to this process, which found it in a journal. It comes again with the controller.',
+  );
+  return { ...plan, mount: () => Promise.reject(unknown) };
+}
+
+function planOf(source: MountSource): MountPlan {
   switch (source.type) {
     case RepositoryType.REPOSITORY_TYPE_NFS:
       return nfsPlan(source);

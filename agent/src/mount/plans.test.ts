@@ -90,6 +90,14 @@ describe('the ways of mounting', () => {
     assert.deepEqual(await readdir(place.directory), []);
   });
 
+  it('do not even try with a password that was left out of a journal', async () => {
+    const user = { username: 'backup', password: '', domain: '' };
+    for (const type of [RepositoryType.REPOSITORY_TYPE_CIFS, RepositoryType.REPOSITORY_TYPE_CEPH]) {
+      const plan = mountPlan({ ...cifs, type, credentials: user });
+      await assert.rejects(plan.mount(place), { reason: 'MOUNT_FAILED', message: /not known/ });
+    }
+  });
+
   it('ask as guest without credentials, unless there is a ticket', async () => {
     assert.ok((await optionsOf({ ...cifs, credentials: undefined })).includes('guest'));
     await writeFile(join(directory.path, 'called'), '');

@@ -1,6 +1,6 @@
 import { correlated } from '@holdfast/common/client.ts';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
-import type { JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { Attach, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
@@ -55,7 +55,7 @@ export async function followJob(
   streams.set(id, stream);
   let goodbye: NodeJS.Timeout | undefined;
   try {
-    if (attach) stream.control({ $case: 'attach', value: attachTo(parts, active) });
+    if (attach) stream.control({ $case: 'attach', value: attachTo(parts, active, job) });
     else stream.start(headerOf(parts, active));
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
@@ -111,6 +111,9 @@ function headerOf({ fencingEpoch }: FollowParts, { operation }: ActiveOperation)
 function attachTo(
   { fencingEpoch }: FollowParts,
   { operation, agentSequence }: ActiveOperation,
-): { jobId: string; afterSequence: bigint; fencingEpoch: bigint } {
-  return { jobId: operation.id, afterSequence: agentSequence, fencingEpoch };
+  job: StreamedJob,
+): Attach {
+  const repository = job.kind === 'take' ? job.start.repository : job.start.backup?.repository;
+  const credentials = repository?.credentials;
+  return { jobId: operation.id, afterSequence: agentSequence, fencingEpoch, credentials };
 }

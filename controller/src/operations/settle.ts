@@ -58,7 +58,10 @@ async function settleJob(
   stopping.addEventListener('abort', stream.drop);
   try {
     const { jobId, lastSequence } = job;
-    stream.control({ $case: 'attach', value: { jobId, afterSequence: lastSequence, fencingEpoch } });
+    stream.control({
+      $case: 'attach',
+      value: { jobId, afterSequence: lastSequence, fencingEpoch, credentials: undefined },
+    });
     stream.control({ $case: 'ack', value: { sequence: lastSequence } });
     stream.end();
     await Array.fromAsync(stream.events);
