@@ -18,7 +18,7 @@ export interface Ceph extends AsyncDisposable {
   readonly confPath: string;
   /** The keyring of client.admin. */
   readonly keyringPath: string;
-  /** What `mon_host` takes, such as `127.0.0.1:33001` (the v1 protocol, which kernels and libvirt speak too). */
+  /** What `mon_host` takes, such as `127.0.0.1:33001` (the v2 protocol). */
   readonly monitors: string;
   /** The same as host and port. */
   readonly monitor: { readonly host: string; readonly port: number };
@@ -122,7 +122,7 @@ async function bootCeph(directory: string, supervisor: Supervisor): Promise<Ceph
   const fsid = randomUUID();
   await writeFile(confPath, configuration({ directory, keyringPath, clusterKeyring, port, fsid }));
   const monmap = path.join(directory, 'monmap');
-  await inside(['monmaptool', '--create', '--fsid', fsid, '--addv', 'a', `[v1:127.0.0.1:${port}]`, monmap]);
+  await inside(['monmaptool', '--create', '--fsid', fsid, '--addv', 'a', `[v2:127.0.0.1:${port}]`, monmap]);
   const mkfs = ['--mkfs', '--id', 'a', '--keyring', clusterKeyring, '--monmap', monmap];
   await inside(['ceph-mon', '--conf', confPath, ...mkfs]);
   await startDaemon('ceph-mon', 'a');
@@ -219,7 +219,7 @@ function configuration(of: {
   const { directory, keyringPath, clusterKeyring, port, fsid } = of;
   return `[global]
 fsid = ${fsid}
-mon host = v1:127.0.0.1:${port}
+mon host = v2:127.0.0.1:${port}
 public addr = 127.0.0.1
 # One of each, on one machine.
 osd pool default size = 1

@@ -18,7 +18,10 @@ export async function beginBackup(
   signal: AbortSignal,
 ): Promise<void> {
   await writeFile(file, xml, { mode: 0o600 });
-  const result = await virsh.attempt(['backup-begin', uuid, file, ...flags], { signal });
+  signal.throwIfAborted();
+  // Not killed by the signal: libvirtd would begin the backup all the same, after whoever ends it has found none.
+  const result = await virsh.attempt(['backup-begin', uuid, file, ...flags]);
+  signal.throwIfAborted();
   if (result.exitCode === 0) return;
   const said = sentence(result.stderr);
   throw /another job|already (active|running)|has active|operation unsupported.*block job/i.test(said)

@@ -169,8 +169,9 @@ async function readDisks(
       totalBytes: job?.totalBytes ?? 0,
       // A backup job counts addresses, a mirror what it has to copy.
       dataBytes: kind === 'backup' ? bytesBefore(disk.extents, processedBytes) : processedBytes,
-      imageBytes: written.get(disk.imageNode) ?? 0,
-      fileBytes: written.get(disk.fileNode) ?? 0,
+      // Of a restored image the highest offset says where something was written, not how much.
+      imageBytes: kind === 'backup' ? (written.get(disk.imageNode) ?? 0) : 0,
+      fileBytes: kind === 'backup' ? (written.get(disk.fileNode) ?? 0) : 0,
       elapsedMs,
     };
   });
