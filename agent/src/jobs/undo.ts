@@ -5,7 +5,7 @@ import type { Virsh } from '../libvirt/virsh.ts';
 import { endPushBackup, type PushUndo } from '../transport/endPushBackup.ts';
 import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
 import { lazyText, unmountUnused } from '../mount/unmount.ts';
-import { placeAt } from '../mount/place.ts';
+import { placeAt, type MountPlace } from '../mount/place.ts';
 import type { JournaledRef, Repository } from '../repository/repository.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 
@@ -164,13 +164,13 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
       } finally {
         repository.close();
       }
+      // When it was mounted only for this, the job's own promise to unmount it has been kept before.
+      if (repository.mount !== undefined) await unmount(repository.mount, tell);
       return;
     }
-    case 'unmount': {
-      const place = placeAt(action.directory);
-      if ((await unmountUnused(place)) === 'lazily') tell(lazyText(place));
+    case 'unmount':
+      await unmount(placeAt(action.directory), tell);
       return;
-    }
     case 'stop-storage-daemon':
       await stopStorageDaemon(action.directory);
       return;
@@ -184,6 +184,10 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
       await thaw(virsh, action.domainUuid);
       return;
   }
+}
+
+async function unmount(place: MountPlace, tell: UndoTools['tell']): Promise<void> {
+  if ((await unmountUnused(place)) === 'lazily') tell(lazyText(place));
 }
 
 async function inode(path: string): Promise<string | undefined> {
