@@ -34,10 +34,10 @@ describe('a repository that cannot take a backup', () => {
   };
   const backup = (repository: string, settings: Record<string, string> = {}): Promise<Followed> =>
     fixture.holdfast.client.takeBackup({ zone: 'z1', domain: fixture.guest.uuid, repository, settings });
-  /** Everything in it but the folder of the domain, which is empty. */
+  /** Everything in it but the folder of the domain, which is empty, and what was there when it was added. */
   const content = async (at: string): Promise<string[]> =>
     (await readdir(at, { recursive: true })).filter(
-      (name) => name !== fixture.guest.uuid && name !== 'lost+found',
+      (name) => ![fixture.guest.uuid, 'lost+found', 'repository-id'].includes(name),
     );
   const directory = async (name: string): Promise<string> => {
     const at = path.join(fixture.holdfast.directory, name);
@@ -67,7 +67,8 @@ describe('a repository that cannot take a backup', () => {
     await execa('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'tmpfs', at]);
     mounts.defer(() => unmount(at));
     await register('full', at);
-    await execa('fallocate', ['-l', '1M', path.join(at, 'other')]);
+    const { bavail, bsize } = await statfs(at);
+    await execa('fallocate', ['-l', String(bavail * bsize), path.join(at, 'other')]);
     assert.equal(failed(await backup('full')).reason, 'REPOSITORY_FULL');
     assert.deepEqual(await content(at), ['other']);
     await nothingLeft(fixture.lab, fixture.holdfast, [at]);
@@ -230,10 +231,11 @@ describe('scratch space that runs out', () => {
     const { bavail, bsize } = await statfs(scratchDirectory);
     const other = path.join(scratchDirectory, 'other');
     await execa('fallocate', ['-l', String(bavail * bsize - MiB), other]);
-    const error = failed(await holdfast.client.takeBackup({ zone: 'z1', domain: guest.uuid }));
+    const settings = { 'nas.backup.transport': 'pull' };
+    const error = failed(await holdfast.client.takeBackup({ zone: 'z1', domain: guest.uuid, settings }));
+    await rm(other);
     assert.equal(error.reason, 'SCRATCH_FULL');
     assert.match(error.message, /not begun/);
-    await rm(other);
   });
 });
 
