@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { startHoldfast, type Holdfast } from '../harness/holdfast.ts';
 import type { Guest } from '../lab/guest.ts';
@@ -30,7 +30,11 @@ export async function makeBed(): Promise<Bed> {
   await using starting = new AsyncDisposableStack();
   const lab = starting.use(await startLab());
   const holdfast = starting.use(await startHoldfast(lab));
+  // The repository moves to a device of its own; its id moves with it.
+  const idFile = path.join(holdfast.repository(), 'repository-id');
+  const id = await readFile(idFile);
   const device = await mountDevice(lab, holdfast.repository(), REPOSITORY_BYTES);
+  await writeFile(idFile, id, { mode: 0o600 });
   const running = await lab.guest({
     name: 'busy',
     disks: [{ target: 'vda', content: { kind: 'files', fileBytes: FILES_BYTES } }],
