@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lockShared } from '../process/fileLock.ts';
+import { lockShared } from '@holdfast/common/fileLock.ts';
 import { ProgramFailed, run } from '../process/run.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output } from '../testing/mount.ts';

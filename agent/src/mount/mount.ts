@@ -1,7 +1,7 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
-import { lockAlone, type FileLock } from '../process/fileLock.ts';
+import { lockAlone, type FileLock } from '@holdfast/common/fileLock.ts';
 import { ProgramFailed, type RunResult } from '../process/run.ts';
 import { cephPlan } from './ceph.ts';
 import { cifsPlan } from './cifs.ts';

@@ -3,7 +3,7 @@ import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { lockAlone } from '../process/fileLock.ts';
+import { lockAlone } from '@holdfast/common/fileLock.ts';
 import { ProgramFailed, run } from '../process/run.ts';
 import { isPrivate, placeAt, type MountPlace } from './place.ts';
 import { mountAt } from './table.ts';

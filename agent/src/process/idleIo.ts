@@ -41,8 +41,13 @@ async function disksUnder(path: string): Promise<readonly string[]> {
   const minor = (device & 0xff) | ((device >>> 12) & 0xfff00);
   const directory = await realpath(`/sys/dev/block/${major}:${minor}`).catch(() => undefined);
   if (directory === undefined) return [];
+  return leaves(await diskOf(directory));
+}
+
+/** The directory of a disk, of one of its partitions or of the disk itself (/sys/devices/…). */
+async function diskOf(directory: string): Promise<string> {
   const isPartition = await stat(join(directory, 'partition')).catch(() => undefined);
-  return leaves(isPartition === undefined ? directory : dirname(directory));
+  return isPartition === undefined ? directory : dirname(directory);
 }
 
 /** A device mapper or RAID has no scheduler of its own: the disks under it have. */
@@ -50,11 +55,7 @@ async function leaves(directory: string): Promise<readonly string[]> {
   const slaves = await readdir(join(directory, 'slaves')).catch(() => []);
   if (slaves.length === 0) return [directory.split('/').at(-1) ?? ''];
   const below = await Promise.all(
-    slaves.map(async (name) => {
-      const slave = await realpath(join(directory, 'slaves', name));
-      const isPartition = await stat(join(slave, 'partition')).catch(() => undefined);
-      return leaves(isPartition === undefined ? slave : dirname(slave));
-    }),
+    slaves.map(async (name) => leaves(await diskOf(await realpath(join(directory, 'slaves', name))))),
   );
   return below.flat();
 }

@@ -7,7 +7,7 @@ import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { describePlace } from '@holdfast/common/repository.ts';
 import { mountPlace, privateMountPlace, type MountPlace } from '../mount/place.ts';
 import { MOUNT_DEADLINE_MS } from '../mount/plan.ts';
-import { lockShared, type FileLock } from '../process/fileLock.ts';
+import { lockShared, type FileLock } from '@holdfast/common/fileLock.ts';
 import type { HelperError, HelperRequest, HelperResponse, HelperRoot } from './helper.ts';
 import type { Operations } from './operations.ts';
 

@@ -29,7 +29,7 @@ export interface ScratchSpace {
  */
 export async function requireScratchSpace(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o711 });
-  const space = await spaceOf(directory);
+  const space = await scratchSpace(directory);
   if (space.freeBytes <= reserveBytes(space, 0)) throw scratchFull(directory, space, 'not begun');
 }
 
@@ -49,7 +49,7 @@ export interface ScratchGuard {
 export function guardScratch(
   directory: string,
   giveUp: () => Promise<void>,
-  space: (directory: string) => Promise<ScratchSpace> = spaceOf,
+  space: (directory: string) => Promise<ScratchSpace> = scratchSpace,
 ): ScratchGuard {
   const closed = new AbortController();
   let failure: HoldfastError | undefined;
@@ -93,7 +93,7 @@ function reserveBytes({ sizeBytes }: ScratchSpace, bytesPerMs: number): number {
   return Math.max(Math.min(RESERVE_BYTES, sizeBytes * RESERVE_SHARE), bytesPerMs * REACTION_MS);
 }
 
-async function spaceOf(directory: string): Promise<ScratchSpace> {
+export async function scratchSpace(directory: string): Promise<ScratchSpace> {
   const { bsize, blocks, bavail } = await statfs(directory);
   return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
 }

@@ -1,6 +1,5 @@
-import { statfs } from 'node:fs/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { requireScratchSpace } from '../stages/scratch.ts';
+import { requireScratchSpace, scratchSpace } from '../stages/scratch.ts';
 import type { TransportName } from './transport.ts';
 
 /** The transport of a backup, with the reason in words. */
@@ -46,6 +45,5 @@ export async function chooseTransport(
 }
 
 async function freeMib(directory: string): Promise<number> {
-  const { bsize, bavail } = await statfs(directory);
-  return Math.floor((bsize * bavail) / MIB);
+  return Math.floor((await scratchSpace(directory)).freeBytes / MIB);
 }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { mkdtempDisposable, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { temporaryDirectory } from '../testing/directory.ts';
 import { lockAlone, lockShared } from './fileLock.ts';
 
 /** A process that has a lock and waits to be killed. */
@@ -20,11 +20,11 @@ async function holder(kind: 'lockShared' | 'lockAlone', path: string): Promise<C
 }
 
 describe('a file lock', () => {
-  let directory: Awaited<ReturnType<typeof temporaryDirectory>>;
+  let directory: Awaited<ReturnType<typeof mkdtempDisposable>>;
   let path: string;
   const children: ChildProcess[] = [];
   beforeEach(async () => {
-    directory = await temporaryDirectory();
+    directory = await mkdtempDisposable(join(tmpdir(), 'holdfast-'));
     path = join(directory.path, 'lock');
   });
   afterEach(async () => {
