@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { createLogger, type LoggerOptions } from '@holdfast/common/logger.ts';
@@ -34,6 +35,9 @@ const options = program.opts<{
   logFormat: LoggerOptions['format'];
   logLevel: LoggerOptions['level'];
 }>();
+
+// A runner and its helper start in half the time when Node keeps what it made of their sources (nodejs.org/api/module.html).
+process.env['NODE_COMPILE_CACHE'] ??= join(options.stateDirectory, 'compile-cache');
 
 const logger = createLogger({ level: options.logLevel, format: options.logFormat }, { service: 'agent' });
 const agent = await startAgent({ ...options, listen: parseAddress(options.listen), logger }).catch(

@@ -63,14 +63,21 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, transport, mode));
   const state = yield* readState(context, prepared);
   const copied = yield* transport.copy();
-  const storedBytes = await finishImages(prepared);
-  await transport.end();
+  const storedBytes = await finishBoth(prepared, transport);
 
   const checked = start.options?.integrityCheck === true;
   if (checked)
     yield* stage(context, Stage.STAGE_CHECK, check(context, imagesOf(prepared, storedBytes), 'CHECK_FAILED'));
   const written = { ...copied, storedBytes, checked, state };
   return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
+}
+
+/** Makes the images durable, and lets the guest go meanwhile. */
+async function finishBoth(prepared: Prepared, transport: Transport): Promise<ReadonlyMap<string, number>> {
+  const [images, end] = await Promise.allSettled([finishImages(prepared), transport.end()]);
+  if (images.status === 'rejected') throw images.reason;
+  if (end.status === 'rejected') throw end.reason;
+  return images.value;
 }
 
 /** Everything that is done before the guest is touched. */

@@ -14,8 +14,10 @@ export interface Metadata {
 
 /** Reads the metadata of a domain's snapshots and checkpoints (virsh snapshot-dumpxml, checkpoint-dumpxml). */
 export async function readMetadata(virsh: Virsh, uuid: string): Promise<Metadata> {
-  const snapshots = await dumpAll(virsh, uuid, 'snapshot');
-  const checkpoints = await dumpAll(virsh, uuid, 'checkpoint');
+  const [snapshots, checkpoints] = await Promise.all([
+    dumpAll(virsh, uuid, 'snapshot'),
+    dumpAll(virsh, uuid, 'checkpoint'),
+  ]);
   const elements = [...snapshots, ...checkpoints].map(({ xml }) => xml);
   return {
     snapshots: snapshots.map(({ name }) => name),

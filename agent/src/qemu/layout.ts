@@ -10,6 +10,13 @@ export const KEY_SECRET_ID = 'backup-key';
 /** A 256-bit random key gains nothing from a slow derivation, which would cost seconds for each disk. */
 const KEY_DERIVATION_MS = 10;
 
+/**
+ * Of a compressed image. QEMU compresses cluster by cluster and reads the source in such pieces: four times QEMU's default
+ * takes a quarter less CPU and makes the image 5 % smaller (docs/decisions/007-compressed-clusters-of-256-kib.md). A plain image keeps
+ * the default, since its holes are as fine as its clusters.
+ */
+const COMPRESSED_CLUSTER_BYTES = 262_144;
+
 /** qcow2 cannot compress and encrypt in one image ("not supported at the same time"), so then it lies inside LUKS. */
 export function layoutName(layout: ImageLayout): 'qcow2' | 'luks+qcow2' {
   return layout.compression !== '' && layout.encrypted ? 'luks+qcow2' : 'qcow2';
@@ -26,7 +33,10 @@ export function creationSteps(
   nodes: TargetNodes,
   virtualSizeBytes: number,
 ): readonly { readonly create: object; readonly thenOpen: object }[] {
-  const compression = layout.compression === '' ? {} : { 'compression-type': layout.compression };
+  const compression =
+    layout.compression === ''
+      ? {}
+      : { 'compression-type': layout.compression, 'cluster-size': COMPRESSED_CLUSTER_BYTES };
   const qcow2 = (file: string, extra: object): object => ({
     driver: 'qcow2',
     file,

@@ -64,6 +64,7 @@ export async function* copy(
   now: () => Date,
 ): StageRun<CopyEnd> {
   const startedMs = now().getTime();
+  const next = waitsForJobs(daemon);
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
   const release = await control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job));
   try {
@@ -85,12 +86,24 @@ export async function* copy(
         };
       }
       options.watch();
-      await sleep(POLL_MS, undefined, { signal: control.signal }).catch(() => undefined);
+      await next(POLL_MS, control.signal);
       control.signal.throwIfAborted();
     }
   } finally {
     await release();
   }
+}
+
+/** Waits for a time, or less: until a job changes its state. */
+function waitsForJobs({ qmp }: StorageDaemon): (ms: number, signal: AbortSignal) => Promise<void> {
+  let changed = new AbortController();
+  qmp.on('JOB_STATUS_CHANGE', () => {
+    changed.abort();
+  });
+  return async (ms, signal) => {
+    await sleep(ms, undefined, { signal: AbortSignal.any([signal, changed.signal]) }).catch(() => undefined);
+    changed = new AbortController();
+  };
 }
 
 async function startJobs(

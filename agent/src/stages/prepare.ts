@@ -68,11 +68,15 @@ export async function* prepare(
   const { virsh, control } = context;
   const domain = await findDomain(virsh, start.domain);
   const running = isRunning(domain, await domainState(virsh, domain.uuid));
-  const xml = readDomainXml(await virsh.command(['dumpxml', domain.uuid]));
-  const persistentXml = await virsh.command(['dumpxml', '--inactive', domain.uuid]);
+  const [liveXml, persistentXml, ofLibvirt] = await Promise.all([
+    virsh.command(['dumpxml', domain.uuid]),
+    virsh.command(['dumpxml', '--inactive', domain.uuid]),
+    running ? runningBackup(virsh, domain.uuid) : undefined,
+  ]);
+  const xml = readDomainXml(liveXml);
   const { included, excluded } = selectDisks(domain.name, xml.disks);
   refuseUnsafe(start, included);
-  if (running && (await runningBackup(virsh, domain.uuid)) !== undefined) {
+  if (ofLibvirt !== undefined) {
     throw new HoldfastError(
       'DOMAIN_BUSY',
       'libvirt already runs a backup of the domain. Try again when it has ended.',
@@ -80,10 +84,12 @@ export async function* prepare(
   }
   const scratchRoot = dirname(context.scratchDirectory);
   const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
-  const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
-  await repository.probe();
+  const [disks] = await Promise.all([
+    Promise.all(included.map((disk) => describe(context, domain, running, disk))),
+    repository.probe(),
+  ]);
 
   await lockDomain(context, domain);
   if (transport.unexpected) {

@@ -40,7 +40,10 @@ export async function* readState(
 ): AsyncGenerator<JobEvent, DomainState, undefined> {
   const { virsh } = context;
   const { uuid } = prepared.domain;
-  const domainXml = await virsh.command(['dumpxml', uuid]);
+  const [domainXml, metadata] = await Promise.all([
+    virsh.command(['dumpxml', uuid]),
+    readMetadata(virsh, uuid),
+  ]);
   const nvram = yield* readNvram(context, prepared, domainXml);
   const tpm = readTpm(domainXml);
   const tpmState = tpm === undefined ? undefined : yield* readTpmState(context, prepared, tpm);
@@ -50,7 +53,7 @@ export async function* readState(
     tpmState,
     interfaces: readInterfaces(domainXml),
     blockDevices: readBlockDevices(domainXml),
-    metadata: await readMetadata(virsh, uuid),
+    metadata,
   };
 }
 
