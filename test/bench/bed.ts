@@ -22,7 +22,7 @@ export interface Bed extends AsyncDisposable {
   readonly workshop: string;
 }
 
-export const FILES_BYTES = 1.5 * GiB;
+export const FILES_BYTES = 3 * GiB;
 export const RANDOM_BYTES = 768 * MiB;
 const REPOSITORY_BYTES = 12 * GiB;
 

@@ -27,7 +27,7 @@ interface Pair {
 async function bench(most: number): Promise<readonly Figure[]> {
   await using bed = await makeBed();
   console.log(costLine('WHAT', ['WALL', 'CPU', 'READ', 'WRITTEN', 'FINAL']));
-  const vsBare = await pairs(bed, Math.min(5, most), { check: false }, 'qemu-img convert', () => bare(bed));
+  const vsBare = await pairs(bed, Math.min(3, most), { check: false }, 'qemu-img convert', () => bare(bed));
   const vsTuned = await pairs(bed, Math.min(3, most), { check: true }, 'staged, tuned', () =>
     staged(bed, 'tuned'),
   );
