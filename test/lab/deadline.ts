@@ -8,12 +8,13 @@ export async function until<T>(
   what: string,
   milliseconds: number,
   condition: () => Promise<T | undefined>,
+  pauseMilliseconds = 100,
 ): Promise<T> {
   const end = performance.now() + milliseconds;
   while (true) {
     const answer = await condition();
     if (answer !== undefined) return answer;
     if (performance.now() > end) throw new Error(`${what}: not within ${milliseconds / 1000} s.`);
-    await delay(100);
+    await delay(pauseMilliseconds);
   }
 }

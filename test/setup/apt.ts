@@ -41,23 +41,21 @@ export async function installPackages(packages: readonly string[]): Promise<void
 }
 
 /**
- * Downloads one package's .deb into `directory` without installing it.
+ * Downloads the .deb of each package into `directory` without installing it.
  * Refreshes the package lists once when they name a file that the mirror no longer has.
  */
-export async function downloadPackage(name: string, directory: string): Promise<void> {
-  const download = async () =>
-    execa('apt-get', [...APT_OPTIONS, 'download', name], { cwd: directory, timeout: 10 * MINUTE });
-  try {
-    await download();
-  } catch (error) {
-    const prefix = await rootPrefix();
-    if (prefix === undefined)
-      throw explained(error, `Cannot download ${name}. Run apt-get update as root, then try again`);
-    await apt(prefix, ['update']);
-    await download().catch((again: unknown) => {
-      throw explained(again, `Cannot download ${name}. Check the network and /etc/apt/sources.list`);
-    });
-  }
+export async function downloadPackages(names: readonly string[], directory: string): Promise<void> {
+  await withFreshLists(`download ${names.join(' ')}`, () =>
+    execa('apt-get', [...APT_OPTIONS, 'download', ...names], { cwd: directory, timeout: 10 * MINUTE }),
+  );
+}
+
+/** The packages that an installation of `names` would add to this machine, `names` included, and without recommended ones. */
+export async function additionsFor(names: readonly string[]): Promise<string[]> {
+  const { stdout } = await withFreshLists(`find ${names.join(' ')}`, () =>
+    execa('apt-get', ['--simulate', 'install', '--no-install-recommends', ...names], { timeout: MINUTE }),
+  );
+  return [...stdout.matchAll(/^Inst (\S+)/gm)].map((match) => match[1] ?? '');
 }
 
 /** The packages that `name` depends on, by apt's own lists. Empty when apt does not know `name`. */
@@ -67,6 +65,21 @@ export async function dependenciesOf(name: string): Promise<string[]> {
     timeout: MINUTE,
   });
   return [...stdout.matchAll(/^\s+(?:Pre)?Depends: (\S+)$/gm)].map((match) => match[1] ?? '');
+}
+
+/** Runs something of apt's, and once more after an update of the package lists when it fails. */
+async function withFreshLists<Result>(what: string, ask: () => Promise<Result>): Promise<Result> {
+  try {
+    return await ask();
+  } catch (error) {
+    const prefix = await rootPrefix();
+    if (prefix === undefined)
+      throw explained(error, `Cannot ${what}. Run apt-get update as root, then try again`);
+    await apt(prefix, ['update']);
+    return ask().catch((again: unknown) => {
+      throw explained(again, `Cannot ${what}. Check the network and /etc/apt/sources.list`);
+    });
+  }
 }
 
 async function apt(prefix: readonly string[], args: readonly string[]): Promise<void> {

@@ -1,8 +1,10 @@
 import { guestImage } from './guest/image.ts';
 import { installPackages, missingPackages } from './apt.ts';
+import { microVmImage } from './microVm/image.ts';
 import { packages } from './packages.ts';
+import { labPrograms } from './programs.ts';
 
-/** `make setup`, after `npm ci`: Debian packages, then the guest's kernel and initramfs. Run twice, it does nothing. */
+/** `make setup`, after `npm ci`: Debian packages, then what the lab's guests boot from. Run twice, it does nothing. */
 async function setup(): Promise<void> {
   const missing = await missingPackages(packages);
   if (missing.length > 0) {
@@ -10,6 +12,8 @@ async function setup(): Promise<void> {
     await installPackages(missing);
   }
   await guestImage();
+  await microVmImage();
+  await labPrograms();
 }
 
 try {

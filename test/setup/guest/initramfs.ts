@@ -5,75 +5,60 @@ import { execa } from 'execa';
 import { cached } from '../cache.ts';
 import { moduleFiles } from './kernel.ts';
 
-/** evdev and button are for the power button, that is for a shutdown without guest agent. */
-const MODULES = [
-  'virtio_pci',
-  'virtio_blk',
-  'virtio_scsi',
-  'sd_mod',
-  'virtio_console',
-  'ext4',
-  'button',
-  'evdev',
-];
+/** What an initramfs is made of, beside busybox. */
+export interface InitramfsSpec {
+  /** A part of its name in the cache. */
+  readonly name: string;
+  /** An unpacked kernel package. */
+  readonly kernel: string;
+  /** Loaded by the init script, which finds their files in this order, dependencies first, in /modules/order. */
+  readonly modules: readonly string[];
+  /** Scripts on this machine, by their path in the image; one is `init`. */
+  readonly scripts: Readonly<Record<string, string>>;
+  /** Programs on this machine, by their path in the image; their shared libraries come along. */
+  readonly programs?: Readonly<Record<string, string>>;
+}
 
-/** What is copied from `guest/` into the image, and where to. */
-const SCRIPTS = { 'init.sh': 'init', 'shutdown.sh': 'sbin/shutdown', 'writer.sh': 'sbin/writer' };
+const FOLDERS = ['bin', 'dev', 'etc', 'proc', 'run', 'sbin', 'sys', 'tmp', 'var/run', 'var/log', 'modules'];
 
-/**
- * The initramfs file for guests: busybox, the modules and qemu-ga with its libraries.
- * Its cache name follows from what is in it, so that an edited script makes a new image.
- */
-export async function initramfs(kernel: string, agent: string): Promise<string> {
-  const digest = createHash('sha256');
-  for (const source of [import.meta.filename, ...Object.keys(SCRIPTS).map(script)]) {
+/** An initramfs file in the cache. Its name follows from what is in it, so that an edited script makes a new one. */
+export async function initramfs(spec: InitramfsSpec): Promise<string> {
+  const digest = createHash('sha256').update(JSON.stringify(spec.modules));
+  for (const source of [import.meta.filename, ...Object.values(spec.scripts)]) {
     digest.update(await readFile(source));
   }
-  return cached(`initramfs-${digest.digest('hex').slice(0, 16)}.cpio`, async (target) => {
+  return cached(`${spec.name}-${digest.digest('hex').slice(0, 16)}.cpio`, async (target) => {
     const root = path.join(path.dirname(target), 'root');
-    await populate(root, kernel, agent);
+    await populate(root, spec);
     await pack(root, target);
     await rm(root, { recursive: true });
   });
 }
 
-async function populate(root: string, kernel: string, agent: string): Promise<void> {
+async function populate(root: string, spec: InitramfsSpec): Promise<void> {
+  const { kernel, scripts, programs = {} } = spec;
   const place = async (source: string, destination: string) => {
     const file = path.join(root, destination);
     await mkdir(path.dirname(file), { recursive: true });
     await copyFile(source, file);
     await chmod(file, 0o755);
   };
-  for (const folder of [
-    'bin',
-    'dev',
-    'etc',
-    'proc',
-    'run',
-    'sbin',
-    'sys',
-    'tmp',
-    'var/run',
-    'var/log',
-    'data',
-    'modules',
-  ]) {
-    await mkdir(path.join(root, folder), { recursive: true });
-  }
+  for (const folder of FOLDERS) await mkdir(path.join(root, folder), { recursive: true });
   await place('/bin/busybox', 'bin/busybox');
   await symlink('busybox', path.join(root, 'bin/sh'));
-  for (const [source, destination] of Object.entries(SCRIPTS)) await place(script(source), destination);
+  for (const [destination, source] of Object.entries(scripts)) await place(source, destination);
 
-  const modules = await moduleFiles(kernel, MODULES);
+  const modules = await moduleFiles(kernel, spec.modules);
   for (const file of modules) await place(file, `modules/${path.basename(file)}`);
   await writeFile(
     path.join(root, 'modules/order'),
     modules.map((file) => `${path.basename(file)}\n`).join(''),
   );
 
-  const guestAgent = path.join(agent, 'usr/sbin/qemu-ga');
-  await place(guestAgent, 'sbin/qemu-ga');
-  for (const library of await librariesOf(guestAgent)) await place(library, library);
+  for (const [destination, source] of Object.entries(programs)) {
+    await place(source, destination);
+    for (const library of await librariesOf(source)) await place(library, library);
+  }
 }
 
 /** The shared libraries of a program, as absolute paths on this machine; the guest has them at the same paths. */
@@ -96,8 +81,4 @@ async function pack(root: string, target: string): Promise<void> {
     input: names.map((name) => `${name}\n`).join(''),
     timeout: 60_000,
   });
-}
-
-function script(name: string): string {
-  return path.join(import.meta.dirname, name);
 }

@@ -2,9 +2,15 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { dependenciesOf } from '../apt.ts';
+import { unpackedPackages } from './unpacked.ts';
+
+/** The unpacked kernel package that all guests boot. */
+export async function guestKernel(): Promise<string> {
+  return unpackedPackages('guest-kernel', async () => [await kernelPackage()], listModules);
+}
 
 /** The newest concrete kernel package behind Debian's `linux-image-cloud-amd64`: small, and all of virtio. */
-export async function kernelPackage(): Promise<string> {
+async function kernelPackage(): Promise<string> {
   const name = (await dependenciesOf('linux-image-cloud-amd64')).find((each) =>
     each.startsWith('linux-image-'),
   );
@@ -25,7 +31,7 @@ export async function vmlinuz(unpacked: string): Promise<string> {
 }
 
 /** Writes modules.dep into an unpacked kernel package: Debian leaves that to the package's postinst. */
-export async function listModules(unpacked: string): Promise<void> {
+async function listModules(unpacked: string): Promise<void> {
   await execa('busybox', ['depmod', '-b', unpacked, path.basename(await moduleRoot(unpacked))], {
     timeout: 60_000,
   });
