@@ -1,0 +1,53 @@
+import path from 'node:path';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { until } from '../lab/deadline.ts';
+import type { Lab } from '../lab/lab.ts';
+import { AGENT_PORT, nodeArgv, startMicroVm, type MicroVm } from '../lab/microVm.ts';
+import type { Client } from './client.ts';
+
+const AGENT = path.resolve(import.meta.dirname, '../../agent/src/main.ts');
+
+/** Generous: an emulated host on a busy machine. */
+const START_MILLISECONDS = 300_000;
+
+/** A micro-VM with an agent in it that has all its defaults, and that a controller knows. */
+export interface MicroHost {
+  readonly vm: MicroVm;
+  readonly zone: string;
+  readonly hostName: string;
+  /** What the agent and its runners have logged. */
+  logs(): Promise<string>;
+}
+
+/** Boots a micro-VM and adds it to a new zone of the controller. It ends with the lab. */
+export async function startMicroHost(lab: Lab, client: Client): Promise<MicroHost> {
+  const zone = 'micro';
+  const hostName = 'micro-vm';
+  const vm = await startMicroVm(lab);
+  const options = ['--zone', zone, '--host-name', hostName, '--listen', `127.0.0.1:${AGENT_PORT}`];
+  await vm.spawn('agent', await nodeArgv(AGENT, options));
+  const logs = async () =>
+    vm.sh('cat /var/log/agent.log; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true');
+  // By its log: whoever tries to connect meanwhile takes from it what little time an emulated processor has.
+  await until(
+    'The agent in the micro-VM listens',
+    START_MILLISECONDS,
+    async () => ((await vm.logOf('agent').catch(() => '')).includes('"listening"') ? true : undefined),
+    1_000,
+  ).catch(async (error: unknown) => {
+    throw new Error(`${String(error)} ${await logs()}`, { cause: error });
+  });
+  const { zones, hosts } = client;
+  await client.call(zones.createZone.bind(zones), { name: zone });
+  // The first answer of all takes long, since QEMU's and libvirt's programs are read from the machine for it.
+  await until('The controller knows the agent in the micro-VM', START_MILLISECONDS, () =>
+    client.call(hosts.addHost.bind(hosts), { zone, name: hostName, address: vm.agentAddress }).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return undefined;
+        throw error;
+      },
+    ),
+  );
+  return { vm, zone, hostName, logs };
+}
