@@ -1,0 +1,244 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import {
+  AddRepositoryRequest,
+  RepositoryType,
+  type Repository,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
+import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { startHoldfast, type Holdfast } from '../harness/holdfast.ts';
+import { startMicroHost, type MicroHost } from '../harness/microHost.ts';
+import { until } from '../lab/deadline.ts';
+import { startGanesha } from '../lab/ganesha.ts';
+import { startLab, type Lab } from '../lab/lab.ts';
+import type { Nas } from '../lab/nas.ts';
+import { startSamba, type Samba } from '../lab/samba.ts';
+import { MiB } from '../lab/spec.ts';
+import { isStart } from './support/events.ts';
+
+const IMAGES = '/var/lib/libvirt/images';
+const MINUTE = 60_000;
+
+/** One boot for all of it: an emulated host takes its time. */
+describe('repositories on real NFS and CIFS servers, mounted by an agent under AppArmor', () => {
+  const stack = new AsyncDisposableStack();
+  let lab: Lab;
+  let holdfast: Holdfast;
+  let ganesha: Nas;
+  let samba: Samba;
+  let host: MicroHost;
+  before(async function () {
+    this.timeout(8 * MINUTE);
+    lab = stack.use(await startLab());
+    holdfast = stack.use(await startHoldfast(lab));
+    [ganesha, samba] = await Promise.all([startGanesha(), startSamba()]);
+    stack.use(ganesha);
+    stack.use(samba);
+    host = await startMicroHost(lab, holdfast.client);
+    await host.vm.sh(`mkdir -p ${IMAGES}; cd ${IMAGES}
+      head -c 16M /dev/urandom >random
+      for name in resting running; do qemu-img convert -f raw -O qcow2 random $name.qcow2; done
+      rm random`);
+    await define('resting');
+    await define('running');
+    await host.vm.sh('virsh -q start running');
+  });
+  after(() => stack.disposeAsync());
+  beforeEach(function () {
+    this.timeout(5 * MINUTE);
+  });
+  afterEach(async function () {
+    if (this.currentTest?.state === 'failed') console.error((await host.logs()).slice(-20_000));
+  });
+
+  /** A domain without anything to boot: it sits there, which is all that a backup needs. */
+  async function define(name: string): Promise<void> {
+    const file = `/run/${name}.xml`;
+    await host.vm.writeFile(file, domainXml(name));
+    await host.vm.sh(`virsh -q define ${file}`);
+  }
+  async function add(name: string, more: Partial<AddRepositoryRequest>): Promise<Repository | undefined> {
+    const { repositories } = holdfast.client;
+    const request = AddRepositoryRequest.fromPartial({ zone: host.zone, name, ...more });
+    return (await holdfast.client.call(repositories.addRepository.bind(repositories), request)).repository;
+  }
+  const nfs = (exported: string): Partial<AddRepositoryRequest> => ({
+    type: RepositoryType.REPOSITORY_TYPE_NFS,
+    address: `10.0.2.2:${exported}`,
+    mountOptions: [`port=${ganesha.port}`],
+  });
+  const cifs = (address: string): Partial<AddRepositoryRequest> => ({
+    type: RepositoryType.REPOSITORY_TYPE_CIFS,
+    address,
+    mountOptions: [`port=${samba.port}`],
+    credentials: { username: samba.username, password: samba.password, domain: '' },
+  });
+  const space = (name: string) => {
+    const { client } = holdfast;
+    return client.call(client.repositories.getRepository.bind(client.repositories), { name });
+  };
+  const backup = async (
+    repository: string,
+    domain: string,
+    settings: Record<string, string> = {},
+    onCopy?: (jobId: string) => Promise<void>,
+  ): Promise<Followed> => {
+    const { client } = holdfast;
+    const { id } = await client.startBackup({ zone: host.zone, domain, repository, settings });
+    return client.follow(id, (event) => (isStart(event, Stage.STAGE_BLOCKJOB) ? onCopy?.(id) : undefined));
+  };
+  const mounts = () => host.vm.sh('grep -E " (nfs4?|cifs|smb3) " /proc/mounts || true');
+  /** No mount, no process of a job and no folder is left, on the host and on the server. */
+  const nothingLeft = async (nas: Nas): Promise<void> => {
+    let found = '';
+    await until('Nothing is left', 60_000, async () => {
+      found = `${await mounts()}${await host.vm.sh(
+        'pgrep -af "runner.ts|qemu-storage-daemon|unmounter.ts" || true; find /run/holdfast/agent/jobs /run/holdfast/agent/nbd /var/lib/holdfast/scratch -mindepth 1',
+      )}`;
+      return found === '' ? true : undefined;
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)} ${found}`);
+    });
+    const files = await readdir(path.join(nas.files, 'backups'), { recursive: true });
+    assert.deepEqual(
+      files.filter((name) => /\.partial|\.tmp$|probe/.test(name)),
+      [],
+    );
+  };
+  const refused = async (
+    name: string,
+    more: Partial<AddRepositoryRequest>,
+    reason: string,
+    message: RegExp,
+  ) => {
+    await assert.rejects(add(name, more), (error: { reason: string; message: string }) => {
+      assert.equal(error.reason, reason, error.message);
+      assert.match(error.message, message);
+      assert.ok(!error.message.includes(samba.password));
+      return true;
+    });
+    assert.equal(await mounts(), '');
+  };
+
+  it('a stopped domain is backed up to NFS, verified and restored, and nothing stays mounted', async () => {
+    await add('nfs', nfs('/backups'));
+    const followed = await backup('nfs', 'resting', { 'nas.backup.integrity.check': 'true' }, async () => {
+      const mounted = await mounts();
+      assert.match(mounted, / nfs4 rw,nosuid,nodev,noexec,.*vers=4\.2,.*hard/);
+    });
+    const { backupId } = succeeded(followed);
+    const { path: folder } = await holdfast.client.getBackup(backupId);
+    const files = await readdir(path.join(ganesha.files, 'backups', folder));
+    assert.ok(files.includes('manifest.json') && files.includes('vda.qcow2'), files.join());
+    await nothingLeft(ganesha);
+    succeeded(await holdfast.client.verifyBackup({ backupId }));
+    const directory = '/var/lib/restored';
+    await host.vm.sh(`mkdir ${directory}`);
+    succeeded(await holdfast.client.restoreBackup({ backupId, host: host.hostName, directory }));
+    await host.vm.sh(`qemu-img compare ${IMAGES}/resting.qcow2 ${directory}/*vda*`);
+    await nothingLeft(ganesha);
+  });
+
+  it('a running domain under AppArmor is backed up to NFS', async () => {
+    const { vm } = host;
+    const confined = await vm.sh('cat /proc/$(pgrep -f "guest=running")/attr/current');
+    assert.match(confined, /^libvirt-[-0-9a-f]{36} \(enforce\)/);
+    succeeded(await backup('nfs', 'running', { 'nas.backup.transport': 'pull' }));
+    assert.equal(await vm.sh('dmesg | grep -c "apparmor=.DENIED.*holdfast" || true'), '0');
+    await nothingLeft(ganesha);
+  });
+
+  it('a stopped domain is backed up to CIFS, whose address has backslashes and whose password is nowhere', async () => {
+    const { vm } = host;
+    const shown = await add('cifs', cifs(String.raw`\\10.0.2.2\backups`));
+    assert.equal(shown?.address, '//10.0.2.2/backups');
+    const followed = await backup('cifs', 'resting', {}, async () => {
+      assert.match(await mounts(), / cifs rw,nosuid,nodev,noexec,.*vers=3\.\d/);
+      const needle = Buffer.from(samba.password).toString('base64');
+      const found = await vm.sh(`needle=$(echo ${needle} | base64 -d)
+        cat /proc/[0-9]*/cmdline /proc/mounts 2>/dev/null | tr '\\0' '\\n' | grep -cF -- "$needle" || true
+        grep -rlF -- "$needle" /run /var/lib/holdfast /var/log /tmp 2>/dev/null || true`);
+      assert.equal(found.trim(), '0');
+    });
+    const { backupId } = succeeded(followed);
+    const { path: folder } = await holdfast.client.getBackup(backupId);
+    const source = await vm.sh(
+      `qemu-img convert -O raw ${IMAGES}/resting.qcow2 /var/tmp/raw; sha256sum </var/tmp/raw`,
+    );
+    assert.ok((await readdir(path.join(samba.files, 'backups', folder))).includes('vda.qcow2'));
+    const { repository } = await space('cifs');
+    assert.ok(!JSON.stringify(repository).includes(samba.password));
+    assert.ok(!(await host.logs()).includes(samba.password));
+    assert.ok(source.length > 0);
+    await nothingLeft(samba);
+  });
+
+  it('what cannot be used is refused before anything is touched', async () => {
+    const password = `${samba.password}?`;
+    const wrong = { ...cifs('//10.0.2.2/backups'), credentials: { username: 'nas', password, domain: '' } };
+    await refused('x', nfs('/nowhere'), 'MOUNT_FAILED', /No such file/i);
+    await refused('x', nfs('/readonly'), 'REPOSITORY_UNUSABLE', /read-only|cannot be written/i);
+    await refused('x', nfs('/squashed'), 'REPOSITORY_UNUSABLE', /permission|cannot be written/i);
+    await refused('x', cifs('//10.0.2.2/nowhere'), 'MOUNT_FAILED', /No such file/i);
+    await refused('x', cifs('//10.0.2.2/readonly'), 'REPOSITORY_UNUSABLE', /./);
+    await refused('x', wrong, 'MOUNT_FAILED', /Permission denied/i);
+  });
+
+  it('a full NAS fails the backup and leaves nothing', async () => {
+    await ganesha.fill(4 * MiB);
+    assert.equal(failed(await backup('nfs', 'resting')).reason, 'REPOSITORY_FULL');
+    await ganesha.free();
+    await nothingLeft(ganesha);
+  });
+
+  it('a server that hangs fails calls by their deadlines while the agent answers, and heals', async () => {
+    const { client } = holdfast;
+    await ganesha.hang();
+    try {
+      const stalled = assert.rejects(space('nfs'), { reason: 'REPOSITORY_STALLED' });
+      const { host: known } = await client.call(client.hosts.getHost.bind(client.hosts), {
+        name: host.hostName,
+      });
+      assert.equal(known?.name, host.hostName);
+      await stalled;
+    } finally {
+      await ganesha.resume();
+    }
+    await until('The repository answers again', 60_000, () =>
+      space('nfs').then(
+        () => true,
+        () => undefined,
+      ),
+    );
+    await nothingLeft(ganesha);
+  });
+
+  it('a NAS with another file system than last time is refused', async () => {
+    await ganesha.replaceFiles();
+    await assert.rejects(space('nfs'), { reason: 'REPOSITORY_MISMATCH' });
+    assert.deepEqual(await readdir(path.join(ganesha.files, 'backups')), []);
+    await nothingLeft(ganesha);
+  });
+});
+
+function domainXml(name: string): string {
+  return `<domain type='qemu'>
+  <name>${name}</name>
+  <uuid>${randomUUID()}</uuid>
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='${IMAGES}/${name}.qcow2'/><target dev='vda' bus='virtio'/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+`;
+}
