@@ -37,7 +37,9 @@ export interface RunningAgent {
 /** Starts the agent: finds what jobs a killed host or process left, undoes it, then serves. */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { logger, zone, hostName } = options;
-  await mkdir(options.stateDirectory, { recursive: true, mode: 0o700 });
+  // Closed by itself: its parents may be those of the directories below, which are not.
+  await mkdir(options.stateDirectory, { recursive: true });
+  await chmod(options.stateDirectory, 0o700);
   // The users of the domains' QEMUs pass through these two; what lies in them is closed to them, or theirs.
   for (const directory of [
     options.runtimeDirectory,

@@ -144,7 +144,7 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
 
   it('a running domain under AppArmor is backed up to NFS', async () => {
     const { vm } = host;
-    const confined = await vm.sh('cat /proc/$(pgrep -f "guest=running")/attr/current');
+    const confined = await vm.sh('cat /proc/$(pgrep -f "^/usr/bin/qemu-system-x86_64.*guest=running")/attr/current');
     assert.match(confined, /^libvirt-[-0-9a-f]{36} \(enforce\)/);
     succeeded(await backup('nfs', 'running', { 'nas.backup.transport': 'pull' }));
     assert.equal(await vm.sh('dmesg | grep -c "apparmor=.DENIED.*holdfast" || true'), '0');

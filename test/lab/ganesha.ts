@@ -35,8 +35,8 @@ NFS_KRB5 { Active_krb5 = false; }
 NFSv4 {
   Minor_Versions = 1, 2; Only_Numeric_Owners = true;
   RecoveryBackend = fs; RecoveryRoot = "${directory}/recovery";
-  # Short, since clients wait for both after a restart.
-  Grace_Period = 5; Lease_Lifetime = 5;
+  # Short, since clients wait for the former after a restart, and tests for the end of the latter.
+  Grace_Period = 5; Lease_Lifetime = 15;
 }
 LOG { Default_Log_Level = EVENT; }
 ${exported(1, 'backups', 'backups', 'Access_Type = RW; Squash = No_Root_Squash;')}

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import path from 'node:path';
 import { execa } from 'execa';
-import { agentBundles } from '../setup/microVm/bundles.ts';
+import { agentBundles, bundleEnvironment } from '../setup/microVm/bundles.ts';
 import { microVmImage } from '../setup/microVm/image.ts';
 import { labPrograms } from '../setup/programs.ts';
 import type { Guest } from './guest.ts';
@@ -30,12 +29,9 @@ export const AGENT_PORT = 7600;
 
 /** The argv, for `MicroVm.spawn`, that runs a program of the agent of this checkout. */
 export async function nodeArgv(source: string, args: readonly string[]): Promise<string[]> {
-  const hook = path.resolve(import.meta.dirname, '../setup/microVm/loadBundle.js');
-  return [
-    // By environment, since children are to have it too.
-    ...['env', `HOLDFAST_BUNDLES=${await agentBundles()}`, `NODE_OPTIONS=--import=${JSON.stringify(hook)}`],
-    ...[process.execPath, source, ...args],
-  ];
+  // By environment, since children are to have it too.
+  const environment = Object.entries(bundleEnvironment(await agentBundles()));
+  return ['env', ...environment.map(([name, value]) => `${name}=${value}`), process.execPath, source, ...args];
 }
 
 /** Boots a micro-VM as a guest of the lab, and ends with it. It is ready when this returns. */

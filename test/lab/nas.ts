@@ -5,7 +5,7 @@ import { execa } from 'execa';
 import { labPrograms } from '../setup/programs.ts';
 import { until } from './deadline.ts';
 import { createLabDirectory, removeLabDirectory } from './directory.ts';
-import { enterArgv, spawnInside } from './inside.ts';
+import { enterArgv } from './inside.ts';
 import { childrenOf } from './process.ts';
 import { MiB } from './spec.ts';
 import { startSupervisor } from './supervisor.ts';
@@ -83,11 +83,13 @@ export async function startNas(program: NasProgram): Promise<Nas> {
     await execa(file, args, { input, timeout: 30_000 });
   };
   // To all but process 1, which is not a part of the server.
-  const signalAll = (signal: string) => inside(['kill', `-${signal}`, '-1']);
+  const signalAll = (signal: string) => inside(['sh', '-c', `kill -${signal} -1`]);
   const start = async (): Promise<void> => {
     const log = path.join(directory, 'log', `${program.name}.log`);
     try {
-      await spawnInside(supervisor.pid, program.argv(directory), log, {});
+      // A child of process 1: nsenter would stop when its child does.
+      const daemon = 'exec setsid --fork "$@" </dev/null >>"$0" 2>&1';
+      await inside(['sh', '-c', daemon, log, ...program.argv(directory)]);
       await until(`${program.name} listens on port ${port}`, 30_000, () => listens(port));
     } catch (error) {
       throw new Error(`${String(error)} Its log ends:\n${(await readFile(log, 'utf8')).slice(-3000)}`, {
@@ -96,7 +98,7 @@ export async function startNas(program: NasProgram): Promise<Nas> {
     }
   };
   const kill = async (): Promise<void> => {
-    await signalAll('KILL').catch(() => undefined);
+    await signalAll('KILL');
     await until(`${program.name} is gone`, 10_000, async () =>
       (await listens(port)) === undefined ? true : undefined,
     );

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { nvramPathIn, stateDirectoryIn } from './nativeArguments.ts';
+import { domainDirectoryIn, nvramPathIn, stateDirectoryIn } from './nativeArguments.ts';
 
 /** As libvirt 9.0 prints it, shortened. */
 const native = (directory: string, nvram: string): string =>
@@ -19,6 +19,14 @@ describe("QEMU's arguments as libvirt prints them", () => {
       '/home/u/.config/libvirt/qemu',
     );
     assert.equal(stateDirectoryIn('/usr/bin/qemu-system-x86_64 -name a'), undefined);
+  });
+
+  it('tell the directory of a running domain', () => {
+    const args =
+      '-object\0{"qom-type":"secret","id":"masterKey0","format":"raw",' +
+      '"file":"/var/lib/libvirt/qemu/domain-12-i-2-7-VM/master-key.aes"}\0-machine\0pc';
+    assert.equal(domainDirectoryIn(args), '/var/lib/libvirt/qemu/domain-12-i-2-7-VM');
+    assert.equal(domainDirectoryIn('-name\0guest=a'), undefined);
   });
 
   it('tell the file of UEFI variables, whatever its name', () => {

@@ -27,10 +27,14 @@ export async function libvirtStateDirectory(virsh: Virsh, directory: string): Pr
 
 /** The state directory that QEMU's arguments, as libvirt prints them, imply. */
 export function stateDirectoryIn(native: string): string | undefined {
-  const domains =
-    /"id":"masterKey0"[^{}]*"file":"(?<directory>\/[^"]*)\/domain-[^"/]*\/master-key\.aes"/.exec(native)
-      ?.groups?.['directory'];
-  return domains === undefined ? undefined : dirname(domains);
+  const directory = domainDirectoryIn(native);
+  return directory === undefined ? undefined : dirname(dirname(directory));
+}
+
+/** The directory in which libvirt keeps what a domain's QEMU needs while it runs, by QEMU's arguments. */
+export function domainDirectoryIn(args: string): string | undefined {
+  return /"id":"masterKey0"[^{}]*"file":"(?<directory>\/[^"\\]*\/domain-[^"/\\]*)\/master-key\.aes"/.exec(args)
+    ?.groups?.['directory'];
 }
 
 /**

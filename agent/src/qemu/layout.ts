@@ -107,9 +107,17 @@ export function nodeBelowImage(layout: ImageLayout, nodes: TargetNodes): string 
   return layoutName(layout) === 'luks+qcow2' ? nodes.container : nodes.file;
 }
 
+/**
+ * The options of a file that is Holdfast's own. Without QEMU's locks: nobody else writes to it, and a lock on NFS is lost
+ * when the server is away for longer than its lease, after which all that is read and written fails.
+ */
+export function fileOptions(path: string, node?: string): object {
+  return { driver: 'file', filename: path, locking: 'off', ...(node === undefined ? {} : { 'node-name': node }) };
+}
+
 /** The options of a finished image, for blockdev-add and, as json:{}, for qemu-img. */
 export function readOptions(name: string, encrypted: boolean, path: string, secretId: string): object {
-  const file = { driver: 'file', filename: path };
+  const file = fileOptions(path);
   if (name === 'luks+qcow2') {
     return { driver: 'qcow2', file: { driver: 'luks', 'key-secret': secretId, file } };
   }

@@ -1,5 +1,5 @@
 import { truncate } from 'node:fs/promises';
-import { creationSteps, nodesTopDown, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
+import { creationSteps, fileOptions, nodesTopDown, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
 export interface Target {
@@ -13,11 +13,7 @@ export interface Target {
 /** Makes an empty image in a target's file and leaves it open for writing. */
 export async function openTarget(daemon: StorageDaemon, target: Target, signal: AbortSignal): Promise<void> {
   const { nodes } = target;
-  await daemon.qmp.execute('blockdev-add', {
-    driver: 'file',
-    filename: target.path,
-    'node-name': nodes.file,
-  });
+  await daemon.qmp.execute('blockdev-add', fileOptions(target.path, nodes.file));
   for (const [index, step] of creationSteps(target.layout, nodes, target.virtualSizeBytes).entries()) {
     await daemon.create(`create-${nodes.image}-${index}`, step.create, signal);
     await daemon.qmp.execute('blockdev-add', step.thenOpen);
@@ -36,7 +32,7 @@ export async function closeTarget(daemon: StorageDaemon, target: Target): Promis
     ...creationSteps(layout, nodes, target.virtualSizeBytes)
       .map((step) => step.thenOpen)
       .reverse(),
-    { driver: 'file', filename: target.path, 'node-name': nodes.file },
+    fileOptions(target.path, nodes.file),
   ];
   for (const option of options) {
     await daemon.qmp.execute('blockdev-reopen', { options: [{ ...option, 'read-only': true }] });
@@ -63,7 +59,7 @@ export async function closeRawTarget(daemon: StorageDaemon, target: Target): Pro
 
 function rawOptions({ nodes, path }: Target): object[] {
   return [
-    { driver: 'file', filename: path, 'node-name': nodes.file, discard: 'unmap' },
+    { ...fileOptions(path, nodes.file), discard: 'unmap' },
     { driver: 'raw', file: nodes.file, 'node-name': nodes.image, discard: 'unmap', 'detect-zeroes': 'unmap' },
   ];
 }

@@ -1,7 +1,7 @@
-import { chown, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chown, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { processesWithArgument } from '../process/identity.ts';
+import { qemuProcess } from '../libvirt/qemuProcess.ts';
 import { mountAt } from '../process/mounts.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { QmpError } from '../qemu/qmp.ts';
@@ -123,14 +123,6 @@ async function requireVisible(uuid: string, files: readonly string[]): Promise<v
         'must be a shared mount (mount --make-rshared /, which is what systemd does).',
     );
   }
-}
-
-async function qemuProcess(uuid: string): Promise<number | undefined> {
-  for (const pid of await processesWithArgument(uuid)) {
-    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-    if (/^(qemu|kvm)/.test(name)) return pid;
-  }
-  return undefined;
 }
 
 /** QEMU opens the files as its own user. */

@@ -2,6 +2,7 @@ import { dirname, join } from 'node:path';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { domainState } from '../libvirt/domains.ts';
 import { beginPullBackup } from '../libvirt/pullBackup.ts';
+import { domainDirectory } from '../libvirt/qemuProcess.ts';
 import { mapNbdExport } from '../qemu/extents.ts';
 import { watchRepository } from '../repository/liveness.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
@@ -27,7 +28,7 @@ export async function pullTransport(
 ): Promise<Transport> {
   const { virsh, control } = context;
   const { uuid } = prepared.domain;
-  const socket = join(context.socketDirectory, 'nbd.sock');
+  const socket = await exportSocket(context, uuid);
   const scratchRoot = dirname(context.scratchDirectory);
   await makeExportDirectory(context, prepared);
   await requireScratchSpace(scratchRoot);
@@ -94,4 +95,14 @@ export async function pullTransport(
       context.now,
     );
   }
+}
+
+/** sun_path, without its final zero. */
+const SOCKET_PATH_BYTES = 107;
+
+/** Where QEMU listens: in a directory in which AppArmor lets it. */
+async function exportSocket(context: JobContext, uuid: string): Promise<string> {
+  const directory = await domainDirectory(uuid);
+  const socket = join(directory ?? context.socketDirectory, `holdfast-${context.header.jobId}.sock`);
+  return Buffer.byteLength(socket) <= SOCKET_PATH_BYTES ? socket : join(context.socketDirectory, 'nbd.sock');
 }

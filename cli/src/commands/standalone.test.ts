@@ -52,7 +52,7 @@ describe('standalone', () => {
         'controller closed',
         'agent closed',
       ]);
-      assert.equal((await stat(state)).mode & 0o777, 0o700);
+      assert.equal((await stat(state)).mode & 0o777, 0o711);
     }
   });
 

@@ -12,7 +12,10 @@ export interface StateDirectory {
   readonly controllerSocket: string;
 }
 
-/** Makes the directory, for its owner only. */
+/**
+ * Makes the directory. The users of the domains' QEMUs pass through it to sockets and scratch space, which the agent
+ * makes; all else in it is closed to them.
+ */
 export async function openStateDirectory(path: string): Promise<StateDirectory> {
   const layout = {
     agent: join(path, 'agent'),
@@ -23,10 +26,8 @@ export async function openStateDirectory(path: string): Promise<StateDirectory> 
     agentSocket: join(path, 'agent.sock'),
     controllerSocket: join(path, 'controller.sock'),
   };
-  for (const directory of [path, layout.agent, layout.controller, layout.runtime, layout.scratch]) {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-  }
-  // It may have been there with wider permissions, and the umask does not matter to chmod.
-  await chmod(path, 0o700);
+  await mkdir(path, { recursive: true });
+  // It may have been there with other permissions, and the umask does not matter to chmod.
+  await chmod(path, 0o711);
   return layout;
 }
