@@ -19,7 +19,6 @@ describe('startAgent', () => {
       runtimeDirectory,
       scratchDirectory: join(lib, 'scratch'),
       logger: createLogger({ level: 'error', format: 'json' }),
-      logFormat: 'json',
       logLevel: 'error',
     });
     await agent.close();

@@ -31,7 +31,13 @@ export const AGENT_PORT = 7600;
 export async function nodeArgv(source: string, args: readonly string[]): Promise<string[]> {
   // By environment, since children are to have it too.
   const environment = Object.entries(bundleEnvironment(await agentBundles()));
-  return ['env', ...environment.map(([name, value]) => `${name}=${value}`), process.execPath, source, ...args];
+  return [
+    'env',
+    ...environment.map(([name, value]) => `${name}=${value}`),
+    process.execPath,
+    source,
+    ...args,
+  ];
 }
 
 /** Boots a micro-VM as a guest of the lab, and ends with it. It is ready when this returns. */

@@ -33,8 +33,9 @@ export function stateDirectoryIn(native: string): string | undefined {
 
 /** The directory in which libvirt keeps what a domain's QEMU needs while it runs, by QEMU's arguments. */
 export function domainDirectoryIn(args: string): string | undefined {
-  return /"id":"masterKey0"[^{}]*"file":"(?<directory>\/[^"\\]*\/domain-[^"/\\]*)\/master-key\.aes"/.exec(args)
-    ?.groups?.['directory'];
+  return /"id":"masterKey0"[^{}]*"file":"(?<directory>\/[^"\\]*\/domain-[^"/\\]*)\/master-key\.aes"/.exec(
+    args,
+  )?.groups?.['directory'];
 }
 
 /**

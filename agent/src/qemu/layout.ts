@@ -112,7 +112,12 @@ export function nodeBelowImage(layout: ImageLayout, nodes: TargetNodes): string 
  * when the server is away for longer than its lease, after which all that is read and written fails.
  */
 export function fileOptions(path: string, node?: string): object {
-  return { driver: 'file', filename: path, locking: 'off', ...(node === undefined ? {} : { 'node-name': node }) };
+  return {
+    driver: 'file',
+    filename: path,
+    locking: 'off',
+    ...(node === undefined ? {} : { 'node-name': node }),
+  };
 }
 
 /** The options of a finished image, for blockdev-add and, as json:{}, for qemu-img. */

@@ -1,5 +1,11 @@
 import { truncate } from 'node:fs/promises';
-import { creationSteps, fileOptions, nodesTopDown, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
+import {
+  creationSteps,
+  fileOptions,
+  nodesTopDown,
+  type ImageLayout,
+  type TargetNodes,
+} from '../qemu/layout.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
 export interface Target {
