@@ -21,7 +21,19 @@ import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { isStart } from './support/events.ts';
 
 const IMAGES = '/var/lib/libvirt/images';
+const DOMAINS = ['resting', 'running'];
 const MINUTE = 60_000;
+
+/** Two domains with a boot sector that halts (cli, hlt), and noise: all that a backup needs. */
+const PREPARATION = `mkdir -p ${IMAGES}; cd ${IMAGES}
+  head -c 16M /dev/urandom >raw
+  printf '\\372\\364\\353\\375' | dd conv=notrunc of=raw status=none
+  printf '\\125\\252' | dd conv=notrunc of=raw bs=1 seek=510 status=none
+  for name in ${DOMAINS.join(' ')}; do
+    qemu-img convert -f raw -O qcow2 raw $name.qcow2
+    virsh -q define /run/$name.xml
+  done
+  rm raw`;
 
 /** One boot for all of it: an emulated host takes its time. */
 describe('repositories on real NFS and CIFS servers, mounted by an agent under AppArmor', () => {
@@ -38,14 +50,10 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
     [ganesha, samba] = await Promise.all([startGanesha(), startSamba()]);
     stack.use(ganesha);
     stack.use(samba);
-    host = await startMicroHost(lab, holdfast.client);
-    await host.vm.sh(`mkdir -p ${IMAGES}; cd ${IMAGES}
-      head -c 16M /dev/urandom >random
-      for name in resting running; do qemu-img convert -f raw -O qcow2 random $name.qcow2; done
-      rm random`);
-    await define('resting');
-    await define('running');
-    await host.vm.sh('virsh -q start running');
+    host = await startMicroHost(lab, holdfast.client, async (vm) => {
+      for (const name of DOMAINS) await vm.writeFile(`/run/${name}.xml`, domainXml(name));
+      await vm.sh(PREPARATION, 3 * MINUTE);
+    });
   });
   after(() => stack.disposeAsync());
   beforeEach(function () {
@@ -55,12 +63,6 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
     if (this.currentTest?.state === 'failed') console.error((await host.logs()).slice(-20_000));
   });
 
-  /** A domain without anything to boot: it sits there, which is all that a backup needs. */
-  async function define(name: string): Promise<void> {
-    const file = `/run/${name}.xml`;
-    await host.vm.writeFile(file, domainXml(name));
-    await host.vm.sh(`virsh -q define ${file}`);
-  }
   async function add(name: string, more: Partial<AddRepositoryRequest>): Promise<Repository | undefined> {
     const { repositories } = holdfast.client;
     const request = AddRepositoryRequest.fromPartial({ zone: host.zone, name, ...more });
@@ -167,6 +169,7 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
 
   it('a running domain under AppArmor is pulled to NFS and pushed to CIFS', async () => {
     const { vm } = host;
+    await vm.sh('virsh -q start running');
     const confined = await vm.sh(
       `cat /proc/$(pgrep -f '^/usr/bin/qemu-system-x86_64.*guest=running')/attr/current`,
     );

@@ -65,7 +65,7 @@ export function connect(address: Address): Client {
   const statistics = connectTo(StatisticsServiceClient, address);
 
   const call: Client['call'] = (method, request, correlationId = 'test') =>
-    callUnary(method, request, { correlationId, deadlineMs: 60_000 });
+    callUnary(method, request, { correlationId, deadlineMs: 150_000 });
   const getOperation: Client['getOperation'] = async (operationId) =>
     present((await call(operations.getOperation.bind(operations), { operationId })).operation);
   const follow: Client['follow'] = async (operationId, onEvent, afterSequence = 0n) => {

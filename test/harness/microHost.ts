@@ -19,8 +19,16 @@ export interface MicroHost {
   logs(): Promise<string>;
 }
 
-/** Boots a micro-VM and adds it to a new zone of the controller. It ends with the lab. */
-export async function startMicroHost(lab: Lab, client: Client): Promise<MicroHost> {
+/**
+ * Boots a micro-VM and adds it to a new zone of the controller. It ends with the lab.
+ *
+ * @param prepare what is done in the micro-VM while its agent starts
+ */
+export async function startMicroHost(
+  lab: Lab,
+  client: Client,
+  prepare: (vm: MicroVm) => Promise<unknown>,
+): Promise<MicroHost> {
   const zone = 'micro';
   const hostName = 'micro-vm';
   const vm = await startMicroVm(lab);
@@ -28,13 +36,7 @@ export async function startMicroHost(lab: Lab, client: Client): Promise<MicroHos
   await vm.spawn('agent', await nodeArgv(AGENT, options));
   const logs = async () =>
     vm.sh('cat /var/log/agent.log; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true');
-  // By its log: whoever tries to connect meanwhile takes from it what little time an emulated processor has.
-  await until(
-    'The agent in the micro-VM listens',
-    START_MILLISECONDS,
-    async () => ((await vm.logOf('agent').catch(() => '')).includes('"listening"') ? true : undefined),
-    1_000,
-  ).catch(async (error: unknown) => {
+  await Promise.all([listening(vm), prepare(vm)]).catch(async (error: unknown) => {
     throw new Error(`${String(error)} ${await logs()}`, { cause: error });
   });
   const { zones, hosts } = client;
@@ -50,4 +52,14 @@ export async function startMicroHost(lab: Lab, client: Client): Promise<MicroHos
     ),
   );
   return { vm, zone, hostName, logs };
+}
+
+/** By its log: whoever tries to connect meanwhile takes from it what little time an emulated processor has. */
+async function listening(vm: MicroVm): Promise<void> {
+  await until(
+    'The agent in the micro-VM listens',
+    START_MILLISECONDS,
+    async () => ((await vm.logOf('agent').catch(() => '')).includes('"listening"') ? true : undefined),
+    1_000,
+  );
 }

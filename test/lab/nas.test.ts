@@ -11,7 +11,7 @@ import { startSamba } from './samba.ts';
 
 describe('file servers of the lab', () => {
   for (const start of [startGanesha, startSamba]) {
-    it(`${start.name} can be filled, emptied, killed and started, and leaves nothing behind`, async () => {
+    it(`${start.name} can be filled, emptied, killed, started and hung, and leaves nothing behind`, async () => {
       await using nas = await start();
       const directory = path.dirname(nas.logDirectory);
       assert.equal(await answers(nas.port), true);
@@ -27,6 +27,9 @@ describe('file servers of the lab', () => {
       await nas.replaceFiles();
       assert.equal(await answers(nas.port), true);
       assert.deepEqual(await readdir(path.join(nas.files, 'backups')), []);
+      await nas.hang();
+      await nas.resume();
+      await nas.hang();
       await nas[Symbol.asyncDispose]();
       await until('Nothing is left', 10_000, async () =>
         (await remains(directory)).length === 0 ? true : undefined,

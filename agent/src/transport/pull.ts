@@ -100,9 +100,10 @@ export async function pullTransport(
 /** sun_path, without its final zero. */
 const SOCKET_PATH_BYTES = 107;
 
-/** Where QEMU listens: in a directory in which AppArmor lets it. */
-async function exportSocket(context: JobContext, uuid: string): Promise<string> {
+/** Where QEMU listens: in the domain's own directory, where AppArmor lets it, or else in one of the job's. */
+async function exportSocket({ header, socketDirectory }: JobContext, uuid: string): Promise<string> {
   const directory = await domainDirectory(uuid);
-  const socket = join(directory ?? context.socketDirectory, `holdfast-${context.header.jobId}.sock`);
-  return Buffer.byteLength(socket) <= SOCKET_PATH_BYTES ? socket : join(context.socketDirectory, 'nbd.sock');
+  const socket = directory === undefined ? '' : join(directory, `holdfast-${header.jobId}.sock`);
+  const isUsable = socket !== '' && Buffer.byteLength(socket) <= SOCKET_PATH_BYTES;
+  return isUsable ? socket : join(socketDirectory, 'nbd.sock');
 }
