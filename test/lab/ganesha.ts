@@ -2,6 +2,9 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { startNas, type Nas, type NasProgram } from './nas.ts';
 
+/** How long the server keeps the locks of a client that it does not hear of. */
+export const LEASE_SECONDS = 15;
+
 /** An NFS 4.1 and 4.2 server: `/backups` and `/readonly`, with root as root, and `/squashed`, where root is nobody. */
 export function startGanesha(): Promise<Nas> {
   return startNas(ganesha);
@@ -35,8 +38,7 @@ NFS_KRB5 { Active_krb5 = false; }
 NFSv4 {
   Minor_Versions = 1, 2; Only_Numeric_Owners = true;
   RecoveryBackend = fs; RecoveryRoot = "${directory}/recovery";
-  # Short, since clients wait for the former after a restart, and tests for the end of the latter.
-  Grace_Period = 5; Lease_Lifetime = 15;
+  Grace_Period = 5; Lease_Lifetime = ${LEASE_SECONDS};
 }
 LOG { Default_Log_Level = EVENT; }
 ${exported(1, 'backups', 'backups', 'Access_Type = RW; Squash = No_Root_Squash;')}
