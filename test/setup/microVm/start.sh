@@ -10,6 +10,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t securityfs securityfs /sys/kernel/security
+mount -t fusectl fusectl /sys/fs/fuse/connections
 # As systemd does: what is mounted later must be seen in QEMU's namespaces too.
 mount --make-rshared /
 ln -sfn /run /var/run
