@@ -18,11 +18,11 @@ export class QmpError extends Error {
 /** A client of a QMP monitor (qemu.git docs/interop/qmp-spec.rst). A monitor greets one client at a time only. */
 export interface Qmp {
   /**
-   * Runs a command and returns what it returns.
+   * Runs a command and returns what it returns. Default deadline 30 s.
    *
    * @throws QmpError when QEMU refuses, HoldfastError QEMU_FAILED when it is gone or does not answer in time.
    */
-  execute(command: string, args?: object): Promise<unknown>;
+  execute(command: string, args?: object, deadlineMs?: number): Promise<unknown>;
   /** Calls the listener with the data of each such event from now on. */
   on(event: string, listener: (data: unknown) => void): void;
   /** Lets the monitor go. */
@@ -111,7 +111,7 @@ function talk(socket: Socket, logger: Logger): Qmp {
   });
 
   return {
-    execute: (command, args = {}) =>
+    execute: (command, args = {}, deadlineMs = COMMAND_DEADLINE_MS) =>
       new Promise((resolve, reject) => {
         if (gone) {
           reject(new HoldfastError('QEMU_FAILED', `QEMU is gone; ${command} was not run.`));
@@ -122,13 +122,8 @@ function talk(socket: Socket, logger: Logger): Qmp {
         if (!command.startsWith('query-')) logger.debug('qmp', { command });
         const timer = setTimeout(() => {
           pending.delete(id);
-          reject(
-            new HoldfastError(
-              'QEMU_FAILED',
-              `QEMU did not answer ${command} within ${COMMAND_DEADLINE_MS} ms.`,
-            ),
-          );
-        }, COMMAND_DEADLINE_MS);
+          reject(new HoldfastError('QEMU_FAILED', `QEMU did not answer ${command} within ${deadlineMs} ms.`));
+        }, deadlineMs);
         pending.set(id, { command, resolve, reject, timer });
         socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       }),

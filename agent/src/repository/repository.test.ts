@@ -5,7 +5,7 @@ import { processesWithArgument } from '../process/identity.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { openLocal } from '../testing/repository.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
-import { watchRepository } from './liveness.ts';
+import { watchRepository, whileItAnswers } from './liveness.ts';
 import type { Repository } from './repository.ts';
 
 describe('a repository', () => {
@@ -194,6 +194,21 @@ describe('a repository', () => {
       },
       { reason: 'REPOSITORY_STALLED' },
     );
+  });
+
+  it('that hangs while QEMU completes a file is found out, and is waited for as long as it answers', async () => {
+    const deadlines = { deadlineMs: 30_000, slowDeadlineMs: 30_000, awayDeadlineMs: 1_000 };
+    const repository = openLocal(directory.path, 'nas', { deadlines });
+    opened.push(repository);
+    await repository.answers();
+    const { promise, resolve } = Promise.withResolvers<string>();
+    const waiting = whileItAnswers(repository, promise, 0);
+    for (let count = 0; count < 20; count++) await repository.answers();
+    resolve('done');
+    assert.equal(await waiting, 'done');
+    process.kill(await helperOf(directory.path), 'SIGSTOP');
+    const never = Promise.withResolvers<string>().promise;
+    await assert.rejects(whileItAnswers(repository, never, 0), { reason: 'REPOSITORY_STALLED' });
   });
 
   it('has no process any more once it is closed', async () => {

@@ -1,5 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { QmpError } from '../qemu/qmp.ts';
+import { whileItAnswers } from '../repository/liveness.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { closeTarget } from './openTarget.ts';
 import type { Prepared } from './prepare.ts';
@@ -8,17 +9,16 @@ import type { Prepared } from './prepare.ts';
  * Makes the files complete and durable: a finished job is not yet a complete file.
  *
  * @returns the lengths of the image files by target name.
- * @throws HoldfastError REPOSITORY_FULL, REPOSITORY_FAILED when something that was written did not reach the repository.
+ * @throws HoldfastError REPOSITORY_FULL, REPOSITORY_FAILED when something that was written did not reach the repository,
+ *   REPOSITORY_STALLED
  */
 export async function finishImages(prepared: Prepared): Promise<ReadonlyMap<string, number>> {
   const { repository, daemon, layout } = prepared;
   const folder = partialFolder(prepared.folder);
   for (const disk of prepared.disks) {
-    await closeTarget(daemon, {
-      ...disk,
-      layout,
-      path: repository.pathOf(`${folder}/${disk.file}`),
-    }).catch((error: unknown) => {
+    const path = repository.pathOf(`${folder}/${disk.file}`);
+    const closed = closeTarget(daemon, { ...disk, layout, path });
+    await whileItAnswers(repository, closed).catch((error: unknown) => {
       if (!(error instanceof QmpError)) throw error;
       throw new HoldfastError(
         /no space left|quota exceeded/i.test(error.description) ? 'REPOSITORY_FULL' : 'REPOSITORY_FAILED',

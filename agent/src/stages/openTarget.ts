@@ -8,6 +8,9 @@ import {
 } from '../qemu/layout.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
+/** What was written may still be in the kernel's memory, gigabytes of it. */
+const FLUSH_DEADLINE_MS = 600_000;
+
 export interface Target {
   readonly nodes: TargetNodes;
   readonly layout: ImageLayout;
@@ -41,7 +44,7 @@ export async function closeTarget(daemon: StorageDaemon, target: Target): Promis
     fileOptions(target.path, nodes.file),
   ];
   for (const option of options) {
-    await daemon.qmp.execute('blockdev-reopen', { options: [{ ...option, 'read-only': true }] });
+    await reopenReadOnly(daemon, option);
   }
   for (const node of nodesTopDown(layout, nodes))
     await daemon.qmp.execute('blockdev-del', { 'node-name': node });
@@ -56,11 +59,16 @@ export async function openRawTarget(daemon: StorageDaemon, target: Target): Prom
 /** Closes a raw file that was written, with the error of its last writes. */
 export async function closeRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
   for (const options of rawOptions(target).reverse()) {
-    await daemon.qmp.execute('blockdev-reopen', { options: [{ ...options, 'read-only': true }] });
+    await reopenReadOnly(daemon, options);
   }
   for (const node of [target.nodes.image, target.nodes.file]) {
     await daemon.qmp.execute('blockdev-del', { 'node-name': node });
   }
+}
+
+async function reopenReadOnly(daemon: StorageDaemon, options: object): Promise<void> {
+  const args = { options: [{ ...options, 'read-only': true }] };
+  await daemon.qmp.execute('blockdev-reopen', args, FLUSH_DEADLINE_MS);
 }
 
 function rawOptions({ nodes, path }: Target): object[] {
