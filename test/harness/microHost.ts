@@ -41,15 +41,21 @@ export async function startMicroHost(
   });
   const { zones, hosts } = client;
   await client.call(zones.createZone.bind(zones), { name: zone });
-  // The first answer of all takes long, since QEMU's and libvirt's programs are read from the machine for it.
-  await until('The controller knows the agent in the micro-VM', START_MILLISECONDS, () =>
-    client.call(hosts.addHost.bind(hosts), { zone, name: hostName, address: vm.agentAddress }).then(
-      () => true,
-      (error: unknown) => {
-        if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return undefined;
-        throw error;
-      },
-    ),
+  // Read from the machine for the first time, they take longer than the agent gives them.
+  for (const program of ['qemu-storage-daemon', 'qemu-img', 'virsh'])
+    await vm.sh(`${program} --version`, START_MILLISECONDS);
+  await until(
+    'The controller knows the agent in the micro-VM',
+    START_MILLISECONDS,
+    () =>
+      client.call(hosts.addHost.bind(hosts), { zone, name: hostName, address: vm.agentAddress }).then(
+        () => true,
+        (error: unknown) => {
+          if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return undefined;
+          throw error;
+        },
+      ),
+    1_000,
   );
   return { vm, zone, hostName, logs };
 }
