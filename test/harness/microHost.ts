@@ -41,9 +41,11 @@ export async function startMicroHost(
   });
   const { zones, hosts } = client;
   await client.call(zones.createZone.bind(zones), { name: zone });
-  // Read from the machine for the first time, they take longer than the agent gives them.
-  for (const program of ['qemu-storage-daemon', 'qemu-img', 'virsh'])
-    await vm.sh(`${program} --version`, START_MILLISECONDS);
+  // Programs that are read from the machine for the first time take longer than the agent gives them.
+  await vm.sh(
+    'qemu-storage-daemon --version; qemu-img --version; virsh -q version --daemon',
+    START_MILLISECONDS,
+  );
   await until(
     'The controller knows the agent in the micro-VM',
     START_MILLISECONDS,
@@ -55,7 +57,8 @@ export async function startMicroHost(
           throw error;
         },
       ),
-    1_000,
+    // What was asked in vain is still being answered.
+    15_000,
   );
   return { vm, zone, hostName, logs };
 }
