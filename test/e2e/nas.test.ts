@@ -56,7 +56,7 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
   });
   after(() => stack.disposeAsync());
   beforeEach(function () {
-    this.timeout(5 * MINUTE);
+    this.currentTest?.timeout(5 * MINUTE);
   });
   afterEach(async function () {
     if (this.currentTest?.state === 'failed') console.error((await host.logs()).slice(-20_000));
@@ -162,7 +162,7 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
       const followed = await backup('cifs', 'two', {}, passwordIsHidden);
       await proveWhole(samba, 'two', succeeded(followed));
     };
-    const slow = { 'nas.backup.integrity.check': 'true', 'nas.backup.bandwidth.limit.mbps': '4' };
+    const slow = { 'nas.backup.integrity.check': 'true', 'nas.backup.bandwidth.limit.mbps': '1' };
     let hungMs = 0;
     const followed = await backup('nfs', 'one', slow, async () => {
       assert.match(await mounts(), / nfs4 rw,nosuid,nodev,noexec,.*vers=4\.2,.*hard/);
