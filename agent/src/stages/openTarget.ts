@@ -1,4 +1,3 @@
-import { truncate } from 'node:fs/promises';
 import { creationSteps, nodesTopDown, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
@@ -45,14 +44,19 @@ export async function closeTarget(daemon: StorageDaemon, target: Target): Promis
     await daemon.qmp.execute('blockdev-del', { 'node-name': node });
 }
 
-/** Opens a raw file for writing, with a hole of the disk's size in it. */
-export async function openRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
-  await truncate(target.path, target.virtualSizeBytes);
+/** A raw image: the options of the storage that it lies on, such as file or rbd. */
+export interface RawTarget {
+  readonly nodes: TargetNodes;
+  readonly storage: object;
+}
+
+/** Opens raw storage of the disk's size, all of it holes, for writing. */
+export async function openRawTarget(daemon: StorageDaemon, target: RawTarget): Promise<void> {
   for (const options of rawOptions(target)) await daemon.qmp.execute('blockdev-add', options);
 }
 
-/** Closes a raw file that was written, with the error of its last writes. */
-export async function closeRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
+/** Closes raw storage that was written, with the error of its last writes. */
+export async function closeRawTarget(daemon: StorageDaemon, target: RawTarget): Promise<void> {
   for (const options of rawOptions(target).reverse()) {
     await daemon.qmp.execute('blockdev-reopen', { options: [{ ...options, 'read-only': true }] });
   }
@@ -61,9 +65,9 @@ export async function closeRawTarget(daemon: StorageDaemon, target: Target): Pro
   }
 }
 
-function rawOptions({ nodes, path }: Target): object[] {
+function rawOptions({ nodes, storage }: RawTarget): object[] {
   return [
-    { driver: 'file', filename: path, 'node-name': nodes.file, discard: 'unmap' },
+    { ...storage, 'node-name': nodes.file, discard: 'unmap' },
     { driver: 'raw', file: nodes.file, 'node-name': nodes.image, discard: 'unmap', 'detect-zeroes': 'unmap' },
   ];
 }

@@ -7,6 +7,7 @@ import type { Undoing } from '../jobs/undo.ts';
 import { domainState, findDomain, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml, type DomainDisk, type DomainXml } from '../libvirt/domainXml.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
+import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
 import { mapImage, type Extent } from '../qemu/extents.ts';
 import {
@@ -22,6 +23,7 @@ import { withoutPassword, type Repository } from '../repository/repository.ts';
 import { chooseTransport, type ChosenTransport } from '../transport/choose.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
+import { domainStarted } from './domainStarted.ts';
 import { lockDomain } from './lockDomain.ts';
 import { openTarget } from './openTarget.ts';
 import { selectDisks } from './selectDisks.ts';
@@ -30,6 +32,8 @@ import { stoppedSource, type StoppedSource } from './source.ts';
 /** A disk with its source and its empty image. */
 export interface PreparedDisk {
   readonly disk: DomainDisk;
+  /** Its name in its own storage, empty when that is its path. */
+  readonly volumeId: string;
   readonly virtualSizeBytes: number;
   /** The image's file name in the backup's folder. */
   readonly file: string;
@@ -92,6 +96,8 @@ export async function* prepare(
   ]);
 
   await lockDomain(context, domain);
+  const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
+  await requireAtRest(context, domain, disks);
   if (transport.unexpected) {
     yield warning(
       'PUSH_CHOSEN',
@@ -208,28 +214,44 @@ async function describe(
   domain: DomainId,
   running: boolean,
   disk: DomainDisk,
-): Promise<Pick<PreparedDisk, 'disk' | 'virtualSizeBytes' | 'stopped'>> {
+): Promise<Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'>> {
+  const volumeId = await volumeIdOf(disk);
   if (running) {
     const info = await context.virsh.command(['domblkinfo', domain.uuid, disk.target]);
     const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
-    if (virtualSizeBytes > 0) return { disk, virtualSizeBytes, stopped: undefined };
+    if (virtualSizeBytes > 0) return { disk, volumeId, virtualSizeBytes, stopped: undefined };
     throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
   }
-  const source = await stoppedSource(context.virsh, disk);
+  const source = await stoppedSource(context, disk);
   try {
     const map = await mapImage(
-      source.options('source-key'),
-      source.secret,
+      source.options,
+      source.secrets,
       context.runtimeDirectory,
       context.control.signal,
     );
-    return { disk, virtualSizeBytes: map.virtualSizeBytes, stopped: { ...source, extents: map.extents } };
+    return {
+      disk,
+      volumeId,
+      virtualSizeBytes: map.virtualSizeBytes,
+      stopped: { ...source, extents: map.extents },
+    };
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError('DISK_UNSUPPORTED', `Disk ${disk.target} (${disk.source}): ${error.message}`, {
       cause: error,
     });
   }
+}
+
+/** Snapshots are of one instant when the domain is still at rest after the last of them. */
+async function requireAtRest(
+  context: JobContext,
+  domain: DomainId,
+  disks: readonly Pick<PreparedDisk, 'stopped'>[],
+): Promise<void> {
+  if (!disks.some(({ stopped }) => stopped?.snapshot === true)) return;
+  if ((await domainState(context.virsh, domain.uuid)) !== 'shut off') throw domainStarted(domain);
 }
 
 /** Writes the zone's key under its passphrase to the repository, unless it is there already. */

@@ -91,7 +91,7 @@ function describe(
     domainUuid: prepared.domain.uuid,
     domainName: prepared.domain.name,
     domainRunning: prepared.running,
-    disks: prepared.disks.map(({ disk, file, virtualSizeBytes }) => ({
+    disks: prepared.disks.map(({ disk, volumeId, file, virtualSizeBytes }) => ({
       target: disk.target,
       source: disk.source,
       sourceFormat: disk.format,
@@ -104,6 +104,8 @@ function describe(
       compression: layout.compression,
       sourceSecretUuid: disk.encryption?.secretUuid ?? '',
       transferredBytes: BigInt(written.transferredBytes.get(disk.target) ?? 0),
+      sourceType: disk.sourceType,
+      volumeId,
     })),
     excludedDisks: prepared.excluded,
     consistency: snapshot.consistency,

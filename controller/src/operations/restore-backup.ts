@@ -29,7 +29,9 @@ export async function restoreBackup(
   if (earlier !== undefined) return earlier;
 
   const bandwidthLimitMibps = parseBandwidth(request.bandwidthLimitMibps);
-  const directory = parseDirectory(request.directory);
+  const rbd = request.rbd;
+  const disksAlone = rbd !== undefined && request.disks.length > 0;
+  const directory = disksAlone && request.directory === '' ? '' : parseDirectory(request.directory);
   const domainName = parseDomainName(request.domainName);
   const format = parseFormat(request.format);
   const found = await parts.catalog.find(request.backupId);
@@ -49,6 +51,7 @@ export async function restoreBackup(
         disks,
         domainName,
         bandwidthLimitMibps,
+        rbd,
       },
     },
     operation: {

@@ -194,6 +194,7 @@ describe('what a backup request may say', function () {
       bandwidthLimitMibps: 0n,
       passphrase: '',
       requestId: '',
+      rbd: undefined,
     } as const;
     const restore = (overrides: object) =>
       ask(backups.restoreBackup.bind(backups), { ...request, ...overrides });
