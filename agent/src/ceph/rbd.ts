@@ -57,7 +57,7 @@ export interface RbdInfo {
 
 /**
  * The images of any cluster, through Ceph's own tool. Every method throws HoldfastError VOLUME_REFUSED when the key is
- * missing or not accepted, and VOLUME_STALLED when the cluster does not answer.
+ * missing or not accepted, VOLUME_STALLED when the cluster does not answer, and DISK_UNSUPPORTED without the tool.
  *
  * @param directory 0700 and on tmpfs, for the file with the key while the tool runs; made when it is not there
  */
@@ -72,6 +72,13 @@ export function rbdWith(virsh: Virsh, directory: string): Rbd {
       run('rbd', [...clusterArgs(cluster), ...keyArgs, ...args], { deadlineMs }),
     ).catch((error: unknown) => {
       if (!(error instanceof ProgramFailed)) throw error;
+      if (error.isMissing) {
+        throw new HoldfastError(
+          'DISK_UNSUPPORTED',
+          `RBD images need Ceph's program rbd on this host (package ceph-common): ${error.message}`,
+          { cause: error },
+        );
+      }
       throw new HoldfastError('VOLUME_STALLED', `${describe(cluster)} does not answer: ${error.message}.`, {
         cause: error,
       });

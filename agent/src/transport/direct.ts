@@ -7,6 +7,7 @@ import { copy } from '../stages/copy.ts';
 import { domainStarted } from '../stages/domainStarted.ts';
 import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
+import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 
 /**
@@ -32,6 +33,7 @@ export function directTransport(
         for (const [id, secret] of stopped.secrets) await prepared.daemon.addSecret(id, secret, 'base64');
         return { options: stopped.options, extents: stopped.extents };
       });
+      const images = watchSourceImages(context, prepared);
       const requireAnswer = watchRepository(prepared.repository);
       const end = yield* copy(
         prepared.daemon,
@@ -40,11 +42,12 @@ export function directTransport(
         {
           job: { kind: 'backup', compress: prepared.layout.compression !== '' },
           stages,
-          watch: () => {
+          watch: (idleMs) => {
             if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);
             requireAnswer();
+            images.whenIdle(idleMs);
           },
-          explain: () => Promise.resolve(undefined),
+          explain: () => images.fault(),
         },
         context.now,
       );
