@@ -66,7 +66,9 @@ export async function* copy(
   const startedMs = now().getTime();
   const next = waitsForJobs(daemon);
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
-  const release = await control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job));
+  const release = await control
+    .steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job))
+    .catch((error: unknown) => explained(error, options));
   let movedBytes = 0;
   let movedAtMs = startedMs;
   try {
@@ -96,6 +98,8 @@ export async function* copy(
       await next(POLL_MS, control.signal);
       control.signal.throwIfAborted();
     }
+  } catch (error) {
+    return await explained(error, options);
   } finally {
     await release();
   }
@@ -111,6 +115,13 @@ function waitsForJobs({ qmp }: StorageDaemon): (ms: number, signal: AbortSignal)
     await sleep(ms, undefined, { signal: AbortSignal.any([signal, changed.signal]) }).catch(() => undefined);
     changed = new AbortController();
   };
+}
+
+/** A source that hangs can hold QEMU's monitor too, which then does not answer and cannot say why. */
+async function explained(error: unknown, options: CopyOptions): Promise<never> {
+  if (error instanceof HoldfastError && error.reason === 'QEMU_FAILED')
+    throw (await options.explain(error.message)) ?? error;
+  throw error;
 }
 
 /** Anything that a job did changes it. */
