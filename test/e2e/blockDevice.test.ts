@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { lstat, mkdir, rm, rmdir, symlink } from 'node:fs/promises';
+import { lstat, mkdir, open, rm, rmdir, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { useHoldfast } from '../harness/fixture.ts';
@@ -28,9 +28,10 @@ describe('volumes that are block devices', () => {
     });
     image = disk.path ?? '';
     device = (await execa('losetup', ['--find', '--show', image])).stdout;
-    stack.defer(async () => {
-      await execa('losetup', ['--detach', device]);
-    });
+    const handle = stack.use(await open(device));
+    // Detached by the kernel when nobody has it open any more, so that a killed test leaves none behind.
+    await execa('losetup', ['--detach', device]);
+    assert.ok((await handle.stat()).isBlockDevice());
     // DRBD's kernel module is not needed for what its paths say.
     const directory = path.join(BY_RESOURCE, resource);
     await mkdir(directory, { recursive: true });
