@@ -1,5 +1,6 @@
 import { isAbsolute, normalize } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { requireRbdTarget } from '@holdfast/common/rbdTarget.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import type {
@@ -9,7 +10,6 @@ import type {
   TakeBackupStart,
   VerifyBackupStart,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { RbdTarget } from '@holdfast/proto/holdfast/v1/backup.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
@@ -74,7 +74,7 @@ export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
 export function validRestore(start: RestoreBackupStart): RestoreBackupStart {
   const backup = requireBackup(start.backup);
   requireBandwidth(start.bandwidthLimitMibps);
-  if (start.rbd !== undefined) requireRbd(start.rbd);
+  if (start.rbd !== undefined) requireRbdTarget(start.rbd);
   const noFiles = start.rbd !== undefined && start.disks.length > 0 && start.directory === '';
   if (!noFiles && (!isAbsolute(start.directory) || start.directory.includes('\0'))) {
     throw refuse('directory must be an absolute path.');
@@ -98,18 +98,6 @@ function requireBackup(backup: BackupRef | undefined): BackupRef {
 export function validRepository(repository: RepositoryRef): RepositoryRef {
   if (repository.repositoryId !== '') requireUuid(repository.repositoryId, 'repository.repository_id');
   return { ...repository, ...parseRepositoryPlace(repository) };
-}
-
-/** Each becomes a part of an argument or of `pool/image`. */
-function requireRbd({ pool, namespace, monitors, user, secretUuid, confPath }: RbdTarget): void {
-  if (pool === '') throw refuse('rbd.pool is missing.');
-  for (const [name, text] of Object.entries({ pool, namespace, user }))
-    if (/[/@\s\0]/.test(text)) throw refuse(`rbd.${name} must have no slash, @ or space.`);
-  if (monitors.some((monitor) => !/^(?:[\w.-]+|\[[\da-f:]+\]):\d{1,5}$/i.test(monitor)))
-    throw refuse('rbd.monitors must be HOST:PORT each.');
-  if (secretUuid !== '') requireUuid(secretUuid, 'rbd.secret_uuid');
-  if (confPath !== '' && (!isAbsolute(confPath) || confPath.includes('\0')))
-    throw refuse('rbd.conf_path must be an absolute path.');
 }
 
 function requireUuid(text: string, name: string): void {

@@ -54,7 +54,7 @@ describe('a restored domain XML', () => {
       const cluster = { monitors: ['m:3300', '[fd00::1]:6789'], user, secret, confPath: '/etc/ceph/a.conf' };
       const image = { cluster, pool: 'p', namespace: 'n', name: 'old-vda' };
       const images = new Map<string, NewImage>([['vda', { kind: 'rbd', image, format: 'raw' }]]);
-      const [disk] = readDomainXml(restoredDomainXml(ORIGINAL, images, undefined)).disks;
+      const [disk] = readDomainXml(restoredDomainXml(ORIGINAL, images, undefined, undefined)).disks;
       assert.deepEqual(
         [disk?.sourceType, disk?.source, disk?.format, disk?.encryption, disk?.rbd],
         ['network', 'p/n/old-vda', 'raw', undefined, { cluster, snapshot: '' }],
