@@ -16,22 +16,32 @@ describe('volumes that are block devices', () => {
   const fixture = useHoldfast({ guest: { disks: [filesDisk], start: false } });
   const stack = new AsyncDisposableStack();
   const resource = `cs-holdfast-test-${process.pid}`;
+  /** By target name. */
+  const images = new Map<string, string>();
   let device: string;
   let drbd: string;
-  let image: string;
+
+  /** A disk image, and a loop device on it. */
+  async function loopDevice(target: string): Promise<string> {
+    const content = { kind: 'random', everyMiB: 4, seed: target } as const;
+    const { path: image = '' } = await fixture.lab.disk({
+      target,
+      format: 'raw',
+      sizeBytes: 16 * MiB,
+      content,
+    });
+    images.set(target, image);
+    const { stdout: loop } = await execa('losetup', ['--find', '--show', image]);
+    const handle = stack.use(await open(loop));
+    // Detached by the kernel when nobody has it open any more, so that a killed test leaves none behind.
+    await execa('losetup', ['--detach', loop]);
+    assert.ok((await handle.stat()).isBlockDevice());
+    return loop;
+  }
 
   before(async () => {
     const { lab, guest } = fixture;
-    const disk = await lab.disk({
-      ...{ target: 'vdb', format: 'raw', sizeBytes: 24 * MiB },
-      content: { kind: 'random', everyMiB: 4 },
-    });
-    image = disk.path ?? '';
-    device = (await execa('losetup', ['--find', '--show', image])).stdout;
-    const handle = stack.use(await open(device));
-    // Detached by the kernel when nobody has it open any more, so that a killed test leaves none behind.
-    await execa('losetup', ['--detach', device]);
-    assert.ok((await handle.stat()).isBlockDevice());
+    device = await loopDevice('vdb');
     // DRBD's kernel module is not needed for what its paths say.
     const directory = path.join(BY_RESOURCE, resource);
     await mkdir(directory, { recursive: true });
@@ -42,11 +52,11 @@ describe('volumes that are block devices', () => {
         await rmdir(parent).catch(() => undefined);
     });
     drbd = path.join(directory, '0');
-    await symlink(device, drbd);
-    const disks = [device, drbd].map(
-      (source, index) =>
+    await symlink(await loopDevice('vdc'), drbd);
+    const disks = Object.entries({ vdb: device, vdc: drbd }).map(
+      ([target, source]) =>
         `<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='${source}'/>
-         <target dev='vd${'bc'.charAt(index)}' bus='virtio'/><shareable/></disk>`,
+         <target dev='${target}' bus='virtio'/></disk>`,
     );
     const xml = await guest.xml(['--inactive']);
     await lab.define(xml.replace('</devices>', `${disks.join('')}</devices>`));
@@ -76,7 +86,8 @@ describe('volumes that are block devices', () => {
       const result = succeeded(await client.restoreBackup(wanted)).result?.result;
       assert.equal(result?.$case, 'restore');
       assert.equal(result.value.disks.length, 2);
-      for (const disk of result.value.disks) await requireSameContent({ path: image, format: 'raw' }, disk);
+      for (const disk of result.value.disks)
+        await requireSameContent({ path: images.get(disk.target) ?? '', format: 'raw' }, disk);
       assert.ok((await lstat(device)).isBlockDevice());
       await nothingLeft(lab, holdfast);
     });

@@ -37,7 +37,7 @@ describe('the images of a Ceph cluster', () => {
     const [argv, key] = told.split(' key=');
     assert.ok(!argv?.includes(KEY));
     assert.equal(key, KEY);
-    assert.deepEqual(await readdir(join(directory.path, 'keys')), []);
+    assert.deepEqual(await readdir(directory.path), ['bin']);
   });
 
   it('have nothing to remove when they are not there', async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
@@ -165,13 +165,15 @@ async function withKeyFile<Result>(
   use: (keyArgs: readonly string[]) => Promise<Result>,
 ): Promise<Result> {
   if (key === undefined) return use([]);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, `key-${randomUUID()}`);
   await writeFile(path, key.reveal(), { mode: 0o600, flag: 'wx' });
   try {
     return await use([`--keyfile=${path}`]);
   } finally {
     await rm(path);
+    // Made for what is undone after its job has ended. Another key may be in it.
+    if (made !== undefined) await rmdir(directory).catch(() => undefined);
   }
 }
 

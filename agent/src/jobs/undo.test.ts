@@ -199,8 +199,8 @@ describe('an undo log', () => {
     afterEach(() => {
       rbd[Symbol.dispose]();
     });
-    const removed = async (): Promise<string[]> =>
-      (await rbd.told()).filter((line) => / rm /.test(line)).map((line) => line.split(' ').at(-1) ?? '');
+    const removed = async (): Promise<(string | undefined)[]> =>
+      (await rbd.told()).filter((line) => / rm /.test(line)).map((line) => /p\/i\S*/.exec(line)?.[0]);
 
     it('removes snapshots, the latest first, and is content when one is gone', async () => {
       await undo.promise(snapshotOf('one'));
