@@ -268,7 +268,8 @@ describe('volumes on RBD', function () {
   it('whose key is taken back in the middle end the job with that reason, and are cleaned up when it is given again', async () => {
     const { lab, guest, holdfast } = fixture;
     const { client } = holdfast;
-    const keyring = `${ceph.directory}/client.vm.keyring`;
+    const keyring = path.join(ceph.directory, 'vm.again');
+    await ceph.ceph(['auth', 'get', 'client.vm', '-o', keyring]);
     const revoked = await client.takeBackup(request(SLOWLY), async (event) => {
       if (!isStart(event, Stage.STAGE_BLOCKJOB)) return;
       await ceph.ceph(['auth', 'rm', 'client.vm']);

@@ -27,7 +27,7 @@ import { domainStarted } from './domainStarted.ts';
 import { lockDomain } from './lockDomain.ts';
 import { openTarget } from './openTarget.ts';
 import { selectDisks } from './selectDisks.ts';
-import { stoppedSource, type StoppedSource } from './source.ts';
+import { requireVolume, stoppedSource, type StoppedSource } from './source.ts';
 
 /** A disk with its source and its empty image. */
 export interface PreparedDisk {
@@ -88,6 +88,7 @@ export async function* prepare(
   }
   const scratchRoot = dirname(context.scratchDirectory);
   const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
+  if (!running) await Promise.all(included.map((disk) => requireVolume(context, disk)));
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
   const [disks] = await Promise.all([
@@ -96,7 +97,9 @@ export async function* prepare(
   ]);
 
   await lockDomain(context, domain);
-  const disks = await Promise.all(included.map((disk) => describe(context, domain, running, disk)));
+  // One after the other: when one fails, none of the others may still be making its snapshot.
+  const disks: Awaited<ReturnType<typeof describe>>[] = [];
+  for (const disk of included) disks.push(await describe(context, domain, running, disk));
   await requireAtRest(context, domain, disks);
   if (transport.unexpected) {
     yield warning(

@@ -2,7 +2,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { clusterKey } from '../ceph/clusterKey.ts';
 import { rbdWith } from '../ceph/rbd.ts';
-import { parseRbdPath, rbdOptions } from '../ceph/rbdImage.ts';
+import { parseRbdPath, rbdOptions, type RbdImage } from '../ceph/rbdImage.ts';
 import type { DomainDisk } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import type { SourceSecrets } from '../qemu/extents.ts';
@@ -19,6 +19,19 @@ export interface StoppedSource {
 }
 
 type SourceContext = Pick<JobContext, 'header' | 'virsh' | 'undo' | 'runtimeDirectory'>;
+
+/**
+ * Finds out whether the volume of a stopped domain's disk is there and can be reached, as far as that can be asked without
+ * making anything.
+ *
+ * @throws HoldfastError DISK_UNSUPPORTED, VOLUME_NOT_FOUND, VOLUME_REFUSED, VOLUME_STALLED
+ */
+export async function requireVolume(
+  { virsh, runtimeDirectory }: Pick<JobContext, 'virsh' | 'runtimeDirectory'>,
+  disk: DomainDisk,
+): Promise<void> {
+  if (disk.rbd !== undefined) await rbdWith(virsh, runtimeDirectory).info(imageOf(disk, disk.rbd));
+}
 
 /**
  * Finds out how to open the image of a stopped domain's disk, read-only and without a lock: a lock would make the start
@@ -65,17 +78,14 @@ async function storageOf(context: SourceContext, disk: DomainDisk): Promise<Stor
 async function snapshotOf(
   context: SourceContext,
   disk: DomainDisk,
-  { cluster, snapshot: given }: NonNullable<DomainDisk['rbd']>,
+  source: NonNullable<DomainDisk['rbd']>,
 ): Promise<Storage> {
-  const image = parseRbdPath(cluster, disk.source);
-  if (image === undefined || given !== '') throw unsupported(disk);
-  const rbd = rbdWith(context.virsh, context.runtimeDirectory);
-  await rbd.info(image);
+  const image = imageOf(disk, source);
   const snapshot = `holdfast-${context.header.jobId}`;
   const { runtimeDirectory: directory } = context;
   await context.undo.promise({ kind: 'remove-rbd-snapshot', image, snapshot, directory });
-  await rbd.createSnapshot(image, snapshot);
-  const key = await clusterKey(context.virsh, cluster);
+  await rbdWith(context.virsh, directory).createSnapshot(image, snapshot);
+  const key = await clusterKey(context.virsh, image.cluster);
   const keySecret = `cluster-key-${disk.target}`;
   const options = rbdOptions(image, key === undefined ? undefined : keySecret);
   return {
@@ -83,6 +93,12 @@ async function snapshotOf(
     secrets: new Map(key === undefined ? [] : [[keySecret, key]]),
     snapshot: true,
   };
+}
+
+function imageOf(disk: DomainDisk, { cluster, snapshot }: NonNullable<DomainDisk['rbd']>): RbdImage {
+  const image = parseRbdPath(cluster, disk.source);
+  if (image === undefined || snapshot !== '') throw unsupported(disk);
+  return image;
 }
 
 function unsupported(disk: DomainDisk): HoldfastError {
