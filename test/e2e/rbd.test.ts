@@ -11,6 +11,7 @@ import type { Holdfast } from '../harness/holdfast.ts';
 import { processesNaming } from '../harness/leftovers.ts';
 import { startCeph, type Ceph } from '../lab/ceph.ts';
 import { until } from '../lab/deadline.ts';
+import type { Guest } from '../lab/guest.ts';
 import { beforeText, MiB } from '../lab/spec.ts';
 import { nothingLeft } from '../faults/support/nothingLeft.ts';
 import { isStart } from './support/events.ts';
@@ -94,6 +95,7 @@ describe('volumes on RBD', function () {
   };
 
   let stoppedBackup: string;
+  let restored: Guest;
 
   it('of a stopped domain are read from a snapshot, thin, at the limit, and whole without their parents', async () => {
     const { client } = fixture.holdfast;
@@ -153,7 +155,7 @@ describe('volumes on RBD', function () {
       assert.equal(failed(await client.restoreBackup(again)).reason, 'TARGET_EXISTS');
     assert.deepEqual(await imagesOf(ceph, 'other'), ['second-vda', 'second-vdb']);
 
-    const restored = await lab.define(await readFile(domainXmlPath, 'utf8'));
+    restored = await lab.define(await readFile(domainXmlPath, 'utf8'));
     assert.match(await restored.xml(), new RegExp(`<secret type='ceph' uuid='${secret}'/>`));
     await restored.start();
     await restored.waitReady();
@@ -171,7 +173,6 @@ describe('volumes on RBD', function () {
       assert.ok(vdb);
       await requireSameAsImage(ceph, two, vdb);
     }
-    await restored.destroy();
     await noTrace();
   });
 
@@ -266,7 +267,7 @@ describe('volumes on RBD', function () {
   });
 
   it('whose key is taken back in the middle end the job with that reason, and are cleaned up when it is given again', async () => {
-    const { lab, guest, holdfast } = fixture;
+    const { lab, holdfast } = fixture;
     const { client } = holdfast;
     const keyring = path.join(ceph.directory, 'vm.again');
     await ceph.ceph(['auth', 'get', 'client.vm', '-o', keyring]);
@@ -298,9 +299,10 @@ describe('volumes on RBD', function () {
     await until('The snapshots are removed', 60_000, async () =>
       (await snapshots()).length === 0 ? true : undefined,
     );
-    await guest.start();
-    await guest.waitReady();
-    await guest.destroy();
+    // A guest that waited for the key meanwhile goes on.
+    await restored.writeFile('/data/after.txt', 'Written after the key was given again.');
+    assert.equal((await restored.exec(['/bin/sync'])).exitCode, 0);
+    assert.equal(await restored.state(), 'running');
     await noTrace();
   });
 });

@@ -11,7 +11,7 @@ import { rbdPath, type RbdCluster, type RbdImage } from './rbdImage.ts';
 
 /** librbd waits for ever for a cluster that is away, and for one that does not take its key any more. */
 const DEADLINE_MS = 30_000;
-const CONNECT_SECONDS = 15;
+const CONNECT_SECONDS = 10;
 /** Removing an image takes a request for each of its objects. */
 const REMOVAL_DEADLINE_MS = 10 * 60_000;
 

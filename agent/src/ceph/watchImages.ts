@@ -18,7 +18,7 @@ export interface ImageWatch {
  * librbd waits for ever when its cluster is away or its key was taken, and QEMU with it: a copy stands still and never
  * fails. A new connection says which of the two it is.
  */
-const IDLE_MS = 15_000;
+const IDLE_MS = 10_000;
 
 export function watchImages(rbd: Pick<Rbd, 'info'>, images: readonly RbdImage[]): ImageWatch {
   let askedAtMs = 0;
