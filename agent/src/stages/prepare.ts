@@ -88,19 +88,16 @@ export async function* prepare(
   }
   const scratchRoot = dirname(context.scratchDirectory);
   const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
-  if (!running) await Promise.all(included.map((disk) => requireVolume(context, disk)));
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
-  const [disks] = await Promise.all([
-    Promise.all(included.map((disk) => describe(context, domain, running, disk))),
+  const [offered] = await Promise.all([
+    running ? Promise.all(included.map((disk) => describeOffered(context, domain, disk))) : undefined,
+    running ? undefined : Promise.all(included.map((disk) => requireVolume(context, disk))),
     repository.probe(),
   ]);
 
   await lockDomain(context, domain);
-  // One after the other: when one fails, none of the others may still be making its snapshot.
-  const disks: Awaited<ReturnType<typeof describe>>[] = [];
-  for (const disk of included) disks.push(await describe(context, domain, running, disk));
-  await requireAtRest(context, domain, disks);
+  const disks = offered ?? (await openVolumes(context, domain, included));
   if (transport.unexpected) {
     yield warning(
       'PUSH_CHOSEN',
@@ -211,50 +208,55 @@ function refuseUnsafe(start: TakeBackupStart, disks: readonly DomainDisk[]): voi
   );
 }
 
-/** A stopped disk's image is mapped now, which proves that it can be read; a running one's when QEMU offers it. */
-async function describe(
+type DescribedDisk = Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'>;
+
+/** A disk that the running domain's QEMU will offer; where its data is, is known then. */
+async function describeOffered(
+  { virsh }: JobContext,
+  domain: DomainId,
+  disk: DomainDisk,
+): Promise<DescribedDisk> {
+  const info = await virsh.command(['domblkinfo', domain.uuid, disk.target]);
+  const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
+  if (virtualSizeBytes > 0)
+    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: undefined };
+  throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
+}
+
+/**
+ * Maps the volumes of a stopped domain, which proves that they can be read. Snapshots are of one instant when the domain
+ * is still at rest after the last of them.
+ */
+async function openVolumes(
   context: JobContext,
   domain: DomainId,
-  running: boolean,
-  disk: DomainDisk,
-): Promise<Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'>> {
-  const volumeId = await volumeIdOf(disk);
-  if (running) {
-    const info = await context.virsh.command(['domblkinfo', domain.uuid, disk.target]);
-    const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
-    if (virtualSizeBytes > 0) return { disk, volumeId, virtualSizeBytes, stopped: undefined };
-    throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
-  }
+  included: readonly DomainDisk[],
+): Promise<readonly DescribedDisk[]> {
+  const disks: DescribedDisk[] = [];
+  // One after the other: when one fails, none of the others may still be making its snapshot.
+  for (const disk of included) disks.push(await openVolume(context, disk));
+  const hasSnapshots = disks.some(({ stopped }) => stopped?.snapshot === true);
+  if (hasSnapshots && (await domainState(context.virsh, domain.uuid)) !== 'shut off')
+    throw domainStarted(domain);
+  return disks;
+}
+
+async function openVolume(context: JobContext, disk: DomainDisk): Promise<DescribedDisk> {
   const source = await stoppedSource(context, disk);
   try {
-    const map = await mapImage(
+    const { virtualSizeBytes, extents } = await mapImage(
       source.options,
       source.secrets,
       context.runtimeDirectory,
       context.control.signal,
     );
-    return {
-      disk,
-      volumeId,
-      virtualSizeBytes: map.virtualSizeBytes,
-      stopped: { ...source, extents: map.extents },
-    };
+    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: { ...source, extents } };
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError('DISK_UNSUPPORTED', `Disk ${disk.target} (${disk.source}): ${error.message}`, {
       cause: error,
     });
   }
-}
-
-/** Snapshots are of one instant when the domain is still at rest after the last of them. */
-async function requireAtRest(
-  context: JobContext,
-  domain: DomainId,
-  disks: readonly Pick<PreparedDisk, 'stopped'>[],
-): Promise<void> {
-  if (!disks.some(({ stopped }) => stopped?.snapshot === true)) return;
-  if ((await domainState(context.virsh, domain.uuid)) !== 'shut off') throw domainStarted(domain);
 }
 
 /** Writes the zone's key under its passphrase to the repository, unless it is there already. */
