@@ -10,6 +10,7 @@ import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import type { Holdfast } from '../harness/holdfast.ts';
 import { processesNaming } from '../harness/leftovers.ts';
 import { startCeph, type Ceph } from '../lab/ceph.ts';
+import { until } from '../lab/deadline.ts';
 import type { Guest } from '../lab/guest.ts';
 import { beforeText, MiB } from '../lab/spec.ts';
 import { nothingLeft } from '../faults/support/nothingLeft.ts';
@@ -258,6 +259,46 @@ describe('volumes on RBD', function () {
     assert.equal(failed(cancelled).reason, 'CANCELLED');
     assert.equal(during.length, before.length + 1);
     assert.deepEqual(await imagesOf(ceph, 'other'), before);
+    await noTrace();
+  });
+
+  it('whose key is taken back in the middle end the job with that reason, and are cleaned up when it is given again', async () => {
+    const { lab, holdfast } = fixture;
+    const { client } = holdfast;
+    const keyring = path.join(ceph.directory, 'vm.again');
+    await ceph.ceph(['auth', 'get', 'client.vm', '-o', keyring]);
+    const revoked = await client.takeBackup(request(SLOWLY), async (event) => {
+      if (!isStart(event, Stage.STAGE_BLOCKJOB)) return;
+      await ceph.ceph(['auth', 'rm', 'client.vm']);
+      // A connection outlives its key; so now and then one breaks, as connections do.
+      await ceph.ceph(['tell', 'osd.0', 'config', 'set', 'ms_inject_socket_failures', '20']);
+    });
+    const error = failed(revoked);
+    assert.deepEqual(
+      [error.reason, /client\.vm/.test(error.message)],
+      ['VOLUME_REFUSED', true],
+      error.message,
+    );
+    const warnings = revoked.events.flatMap(({ event }) =>
+      event?.$case === 'warning' ? [event.value.message] : [],
+    );
+    assert.ok(
+      warnings.some((text) => text.includes(`snapshot`) && text.includes(one)),
+      warnings.join('\n'),
+    );
+    await ceph.ceph(['tell', 'osd.0', 'config', 'set', 'ms_inject_socket_failures', '0']);
+    await nothingLeft(lab, holdfast);
+    await ceph.ceph(['auth', 'import', '-i', keyring]);
+    // Nobody removes a snapshot without a key: it is removed when the agent starts.
+    await holdfast.agent.kill('SIGKILL');
+    await holdfast.agent.start();
+    await until('The snapshots are removed', 60_000, async () =>
+      (await snapshots()).length === 0 ? true : undefined,
+    );
+    // A guest that waited for the key meanwhile goes on.
+    await restored.writeFile('/data/after.txt', 'Written after the key was given again.');
+    assert.equal((await restored.exec(['/bin/sync'])).exitCode, 0);
+    assert.equal(await restored.state(), 'running');
     await noTrace();
   });
 });
