@@ -1,5 +1,5 @@
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { domainState } from '../libvirt/domains.ts';
+import { stateNow } from '../libvirt/domains.ts';
 import { watchForStart } from '../libvirt/lifecycle.ts';
 import { watchRepository } from '../repository/liveness.ts';
 import type { JobContext } from '../stages/context.ts';
@@ -22,7 +22,7 @@ export function directTransport(
   stages: readonly Stage[],
 ): Transport {
   const { virsh, control } = context;
-  const watch = watchForStart(virsh, prepared.domain.uuid);
+  const watch = watchForStart(virsh, prepared.domain);
   const mayStart = prepared.disks.every(({ stopped }) => stopped?.snapshot === true);
   return {
     name: 'direct',
@@ -53,7 +53,7 @@ export function directTransport(
       );
       if (mayStart) return end;
       // A start that has ended again by now counts too: it may have written.
-      const state = await domainState(virsh, prepared.domain.uuid);
+      const state = await stateNow(virsh, prepared.domain);
       if (watch.wasStarted() || state !== 'shut off') throw domainStarted(prepared.domain);
       return end;
     },

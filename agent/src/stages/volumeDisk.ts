@@ -1,0 +1,57 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { DomainDisk } from '../libvirt/domainXml.ts';
+import { run } from '../process/run.ts';
+
+const DEADLINE_MS = 60_000;
+
+/**
+ * A volume that was given by its path, as a disk. What a domain that libvirt knows says of the same volume is taken as it is.
+ * Of any other file, QEMU looks at the header, as CloudStack's own script has it done; a block device is raw.
+ *
+ * @throws HoldfastError DISK_UNSUPPORTED
+ */
+export async function volumeDisk(
+  volume: string,
+  index: number,
+  known: readonly DomainDisk[],
+): Promise<DomainDisk> {
+  const target = index === 0 ? 'root' : `datadisk-${index}`;
+  const same = known.find((disk) => disk.source === volume);
+  if (same !== undefined) return { ...same, target };
+  if (volume.startsWith('rbd:')) {
+    // Up to the first colon behind the image's name: a key may follow.
+    const [, name = ''] = volume.split(':');
+    throw new HoldfastError(
+      'DISK_UNSUPPORTED',
+      `The volume rbd:${name} of a domain that libvirt does not know cannot be read. Start the domain and try again.`,
+    );
+  }
+  const kind = await run('stat', ['--dereference', '--format=%F', '--', volume], { deadlineMs: DEADLINE_MS });
+  if (kind.exitCode !== 0) throw unreadable(volume, kind.stderr);
+  const sourceType = kind.stdout.trim() === 'block special file' ? 'block' : 'file';
+  return {
+    target,
+    device: 'disk',
+    sourceType,
+    source: volume,
+    format: sourceType === 'block' ? 'raw' : await formatOf(volume),
+    readOnly: false,
+    transient: false,
+    shareable: false,
+    encryption: undefined,
+  };
+}
+
+async function formatOf(file: string): Promise<string> {
+  // As a blockdev option: a plain name with a colon in it would be taken for a protocol.
+  const options = JSON.stringify({ file: { driver: 'file', filename: file, locking: 'off' } });
+  const info = await run('qemu-img', ['info', '--output=json', `json:${options}`], {
+    deadlineMs: DEADLINE_MS,
+  });
+  if (info.exitCode !== 0) throw unreadable(file, info.stderr);
+  return (JSON.parse(info.stdout) as { format: string }).format;
+}
+
+function unreadable(volume: string, stderr: string): HoldfastError {
+  return new HoldfastError('DISK_UNSUPPORTED', `The volume ${volume} cannot be read: ${stderr.trim()}`);
+}
