@@ -12,9 +12,11 @@ import {
   type NasbackupResult,
 } from '../e2e/support/nasbackup.ts';
 import { compressedClusters, imageInfo, requireSameContent } from '../e2e/support/images.ts';
+import { isStart } from '../e2e/support/events.ts';
 import { filesWith } from '../e2e/support/marker.ts';
 import { useHoldfast } from '../harness/fixture.ts';
-import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { failed, succeeded, type Followed, type OnEvent } from '../harness/follow.ts';
+import { until } from '../lab/deadline.ts';
 import type { Guest } from '../lab/guest.ts';
 import { beforeText, MiB, type GuestDisk } from '../lab/spec.ts';
 import { fileIn } from '../e2e/support/fileSystem.ts';
@@ -56,11 +58,13 @@ describe('the test plan', () => {
           target: 'vdb',
           fileName: 'volume-2',
           format: 'raw',
-          sizeBytes: 128 * MiB,
-          content: { kind: 'random', everyMiB: 2, marker: MARKER },
+          // Larger than what is under way in a push before a limit takes hold.
+          sizeBytes: 256 * MiB,
+          content: { kind: 'random', everyMiB: 4, marker: MARKER },
         },
       ],
     },
+    lab: { qemuUser: 'libvirt-qemu', mounts: 'shared' },
     holdfast: {
       agents: [
         { zone: 'z1', env: { PATH: `${qemuImg.directory}:${process.env['PATH'] ?? ''}` } },
@@ -96,8 +100,12 @@ describe('the test plan', () => {
     const answer = await client.call(zones.getSettings.bind(zones), { zone });
     return Object.fromEntries(answer.settings.map((each) => [each.key, each.value]));
   };
-  const takeBackup = (guest: Guest = fixture.guest): Promise<Followed> =>
-    fixture.holdfast.client.takeBackup({ zone: 'z1', domain: guest.name });
+  const takeBackup = (
+    guest: Guest = fixture.guest,
+    settings: Readonly<Record<string, string>> = {},
+    onEvent?: OnEvent,
+  ): Promise<Followed> =>
+    fixture.holdfast.client.takeBackup({ zone: 'z1', domain: guest.name, settings }, onEvent);
   const backupOf = (followed: Followed): Promise<Backup> =>
     fixture.holdfast.client.getBackup(succeeded(followed).backupId);
   const filesOf = (backup: Backup): Map<string, string> =>
@@ -125,6 +133,18 @@ describe('the test plan', () => {
     assert.ok(disk);
     return disk;
   };
+  /** Waits until libvirt says of the jobs of all disks that together they keep the limit. */
+  const limitIsShown = (): Promise<true> =>
+    until('virsh blockjob shows the limit', 20_000, async () => {
+      const { lab, guest } = fixture;
+      const limits = await Promise.all(
+        guest.disks.map(async ({ target }) => {
+          const info = await lab.virsh(['blockjob', guest.uuid, target, '--info', '--raw', '--bytes']);
+          return Number(/bandwidth=(\d+)/.exec(info)?.[1] ?? 0);
+        }),
+      );
+      return limits.reduce((sum, limit) => sum + limit, 0) === LIMIT_MIBPS * MiB ? true : undefined;
+    });
   const restored = async (backup: Backup): Promise<Map<string, { path: string; format: string }>> => {
     const { client, restoreDirectory } = fixture.holdfast;
     const request = { backupId: backup.id, host: 'host-1', directory: await restoreDirectory() };
@@ -165,9 +185,19 @@ describe('the test plan', () => {
   });
 
   line('a limit of 50 MiB/s on a running VM: it is applied', BANDWIDTH, async () => {
-    const followed = await takeBackup();
-    requireLimit(followed);
-    assert.equal((await backupOf(followed)).manifest?.domainRunning, true);
+    const pulled = await takeBackup(fixture.guest, { 'nas.backup.transport': 'pull' });
+    requireLimit(pulled);
+    const { manifest } = await backupOf(pulled);
+    assert.deepEqual([manifest?.domainRunning, manifest?.transport], [true, 'pull']);
+
+    let isShown = false;
+    const pushed = await takeBackup(fixture.guest, { 'nas.backup.transport': 'push' }, async (event) => {
+      if (isStart(event, Stage.STAGE_BLOCKJOB)) isShown = await limitIsShown();
+    });
+    assert.ok(isShown);
+    requireLimit(pushed);
+    assert.equal((await backupOf(pushed)).manifest?.transport, 'push');
+
     const startedMs = Date.now();
     await dropInWell('-b', '50');
     requireRate((64 * MiB) / ((Date.now() - startedMs) / 1_000));

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { useHoldfast } from '../harness/fixture.ts';
 import { until } from '../lab/deadline.ts';
 import { beforeText, MiB } from '../lab/spec.ts';
 import { filesWith } from './support/marker.ts';
+import { pageOf, type Page } from './support/page.ts';
 import { fileIn, requireClean } from './support/fileSystem.ts';
 import { compressedClusters, imageInfo, requireSameContent } from './support/images.ts';
 import {
@@ -18,6 +18,7 @@ import {
 } from './support/nasbackup.ts';
 
 const MINUTE = 60_000;
+const CLOUDSTACK_SCRIPT = '/usr/share/cloudstack-common/scripts/vm/hypervisor/kvm/nasbackup.sh';
 const MARKER = 'HOLDFAST-DROPIN-MARKER-not-to-be-found';
 /** CloudStack's volumes are files that are called by their id. */
 const ROOT = '0f4b1b6c-8a51-4f0b-9f0d-1f7f3c1d0001';
@@ -47,6 +48,10 @@ describe('the drop-in for nasbackup.sh', () => {
         },
       ],
     },
+  });
+  let page: Page;
+  before(async () => {
+    page = await pageOf('docs/cloudstack.md');
   });
   let count = 0;
   const newFolder = (): string => `i-2-10-VM/2026.01.31.12.00.${String(++count).padStart(2, '0')}`;
@@ -149,17 +154,40 @@ describe('the drop-in for nasbackup.sh', () => {
     assert.equal((await imageInfo(image)).format, 'luks');
     assert.deepEqual(await filesWith(inRepository(folder), MARKER), []);
     const restored = await holdfast.restoreDirectory();
-    await execa('qemu-img', [
-      ...['convert', '-O', 'qcow2', '--object', `secret,id=sec0,file=${file}`, '--image-opts'],
-      `driver=qcow2,file.driver=luks,file.key-secret=sec0,file.file.driver=file,file.file.filename=${image}`,
-      `${restored}/data`,
-    ]);
+    const open = await page.command(/file\.driver=luks/, opening(file, image, `${restored}/data`));
+    assert.equal(open.exitCode, 0, open.stderr);
     await requireSameContent(sourceOf('vdb'), { path: `${restored}/data`, format: 'qcow2' });
 
     const words = PASSPHRASE.trim();
     assert.ok(!`${stdout}${stderr}`.includes('horse'));
     assert.deepEqual(await filesWith(holdfast.directory, words, JSON.stringify(words).slice(1, -1)), []);
     assert.equal(await guest.state(), 'running');
+  });
+
+  it('is switched to, checked and switched back as the page says', async () => {
+    const { holdfast, guest, lab } = fixture;
+    const theirs = path.join(lab.directory, 'nasbackup.sh');
+    await writeFile(theirs, '#!/bin/sh\necho theirs\n', { mode: 0o755 });
+    const folder = newFolder();
+    const { address } = holdfast.agent;
+    const env = { HOLDFAST_AGENT: address.kind === 'unix' ? `unix://${address.path}` : '', script: theirs };
+    const told = {
+      [CLOUDSTACK_SCRIPT]: theirs,
+      '/opt/holdfast': path.resolve(import.meta.dirname, '../..'),
+      '-t nfs -s nas:/export -m vers=4.2': `-t local -s '${holdfast.repository()}' -m ''`,
+      '/mnt/nas/i-2-10-VM/2026.01.31.12.00.00': inRepository(folder),
+    };
+    const step = async (which: RegExp): Promise<string> => {
+      const { exitCode, stdout, stderr } = await page.command(which, told, env);
+      assert.equal(exitCode, 0, `${stdout}\n${stderr}`);
+      return stdout;
+    };
+    await step(/^ln -s/m);
+    assert.match(await step(/-o stats/), /^\/\S+\n\d+ \d+$/);
+    await execa(theirs, backupArgs(holdfast, guest.name, folder), { env });
+    assert.match(await step(/^qemu-img check/), /No errors were found/);
+    await step(/^mv "\$script\.cloudstack"/);
+    assert.equal((await execa(theirs)).stdout, 'theirs');
   });
 
   it('takes a full backup where an incremental one is asked for, and says so', async () => {
@@ -337,14 +365,7 @@ describe('the drop-in for nasbackup.sh', () => {
     assert.deepEqual(await filesWith(inRepository(folder), MARKER), []);
 
     const convert = (secret: string, out: string) =>
-      execa(
-        'qemu-img',
-        [
-          ...['convert', '-O', 'qcow2', '--object', `secret,id=sec0,file=${secret}`, '--image-opts'],
-          ...[`driver=qcow2,encrypt.key-secret=sec0,file.filename=${image}`, out],
-        ],
-        { timeout: MINUTE, reject: false },
-      );
+      page.command(/encrypt\.key-secret/, opening(secret, image, out));
     const restored = await holdfast.restoreDirectory();
     assert.equal((await convert(file, `${restored}/data`)).stderr, '');
     await requireSameContent(
@@ -356,27 +377,36 @@ describe('the drop-in for nasbackup.sh', () => {
     assert.match((await convert(trimmed, `${restored}/other`)).stderr, /Invalid password/);
   });
 
-  it('throws the copy away when such a VM is started meanwhile', async () => {
+  it('throws the copy away when such a VM is started meanwhile, and backs it up as it runs', async () => {
     const { holdfast, guest, lab } = fixture;
     const volumes = oddVolumes();
     const folder = newFolder();
-    const args = [...backupArgs(holdfast, guest.name, folder, volumes), '-b', '2'];
+    const args = [...backupArgs(holdfast, guest.name, folder, volumes), '-b', '4'];
     const running = startNasbackup(holdfast, args);
     await until('the backup is written', MINUTE, () =>
-      isThere(inRepository(`${folder}.partial`, DATA_IMAGE)),
+      isGrowing(inRepository(`${folder}.partial`, DATA_IMAGE)),
     );
-    await delay(1_000);
     const again = await lab.guest({
       name: guest.name,
-      disks: [{ target: 'vda', source: volumes[0] ?? '', format: 'qcow2' }],
+      disks: volumes.map((source, index) => ({ target: `vd${index}`, source, format: 'qcow2' })),
     });
-    const { exitCode, stdout } = await running.ended;
+    const { exitCode, stdout, stderr } = await running.ended;
+    assert.equal(exitCode, 0, stdout);
+    assert.match(stderr, /was started while its images were read/);
+    assert.ok(sizeAsCloudStackReads(stdout, volumes) > 0);
+    assert.match(await readFile(inRepository(folder, 'dominfo.xml'), 'utf8'), /^State: +running$/m);
     await again.destroy();
-    assert.equal(exitCode, 1, stdout);
-    assert.match(stdout, /\[DOMAIN_STARTED\]/);
-    await requireGone(folder);
+    await requireSameContent(
+      { path: volumes[1], format: 'qcow2' },
+      { path: inRepository(folder, DATA_IMAGE), format: 'qcow2' },
+    );
   });
 });
+
+/** The words of the page's commands that a reader replaces. */
+function opening(passphraseFile: string, image: string, restored: string): Record<string, string> {
+  return { 'PASSPHRASE-FILE': passphraseFile, 'root.VOLUME.qcow2': image, 'restored.qcow2': restored };
+}
 
 /** Whether an image has got more than the metadata of an empty one. */
 async function isGrowing(file: string): Promise<true | undefined> {
