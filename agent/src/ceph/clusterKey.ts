@@ -25,6 +25,24 @@ export async function clusterKey(virsh: Virsh, cluster: RbdCluster): Promise<Sec
   );
 }
 
+/**
+ * libvirt's secret that holds this key. Whoever works with an image later, also after a crash, finds the key by it.
+ *
+ * @throws HoldfastError VOLUME_REFUSED when none does that libvirt would show.
+ */
+export async function secretWithKey(virsh: Virsh, key: Secret, path: string): Promise<LibvirtSecret> {
+  const listed = await virsh.command(['secret-list']);
+  for (const [uuid] of listed.matchAll(UUID)) {
+    const result = await virsh.attempt(['secret-get-value', uuid]);
+    if (result.exitCode === 0 && result.stdout.trim() === key.reveal()) return { uuid };
+  }
+  throw new HoldfastError(
+    'VOLUME_REFUSED',
+    `No secret of libvirt on this host holds the key that was given for RBD image ${path}, and Holdfast keeps no keys. ` +
+      'libvirt has one for each storage pool of CloudStack; otherwise define it (virsh secret-define, secret-set-value).',
+  );
+}
+
 async function uuidOf(virsh: Virsh, secret: LibvirtSecret): Promise<string | undefined> {
   if ('uuid' in secret) return secret.uuid;
   const listed = await virsh.command(['secret-list']);

@@ -1,7 +1,13 @@
+import { basename } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { DomainDisk } from '../libvirt/domainXml.ts';
+import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { partialFolder } from '../repository/layout.ts';
 import type { BackupLayout } from './layout.ts';
-import { volumeId } from './volumeId.ts';
+
+/** LINSTOR's resources are called cs-VOLUME by CloudStack. */
+const LINSTOR_PREFIX = /^cs-/;
+const DRBD_DEVICE = /^\/dev\/drbd(?:\d+$|\/)/;
 
 /**
  * The names that CloudStack looks for when it restores a backup itself (LibvirtRestoreBackupCommandWrapper): the first
@@ -15,7 +21,7 @@ export function cloudStackLayout(folder: string): BackupLayout {
     imageNames: async (disks) => {
       const names: string[] = [];
       for (const [index, disk] of disks.entries()) {
-        const name = `${index === 0 ? 'root' : 'datadisk'}.${await volumeId(disk.source)}.qcow2`;
+        const name = `${index === 0 ? 'root' : 'datadisk'}.${await cloudStackId(disk)}.qcow2`;
         if (names.includes(name)) {
           throw new HoldfastError(
             'DISK_UNSUPPORTED',
@@ -68,4 +74,20 @@ export function cloudStackLayout(folder: string): BackupLayout {
       };
     },
   };
+}
+
+/**
+ * The id by which CloudStack knows a volume.
+ *
+ * @throws HoldfastError DISK_UNSUPPORTED for a DRBD device whose resource is not known.
+ */
+export async function cloudStackId(disk: Pick<DomainDisk, 'source' | 'rbd'>): Promise<string> {
+  const id = await volumeIdOf(disk);
+  if (!DRBD_DEVICE.test(disk.source)) return basename(id === '' ? disk.source : id);
+  if (id !== '') return id.replace(LINSTOR_PREFIX, '');
+  throw new HoldfastError(
+    'DISK_UNSUPPORTED',
+    `${disk.source} belongs to no DRBD resource that udev knows, so its volume has no name that a restore would find. ` +
+      'Name the volume by its path in /dev/drbd/by-res.',
+  );
 }

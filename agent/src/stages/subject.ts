@@ -31,7 +31,9 @@ export async function findSubject(virsh: Virsh, start: TakeBackupStart): Promise
       ? await findDomain(virsh, start.domain)
       : await domainNamed(virsh, start.domain);
   if (known === undefined) {
-    const included = await Promise.all(start.volumes.map((volume, index) => volumeDisk(volume, index, [])));
+    const included = await Promise.all(
+      start.volumes.map((volume, index) => volumeDisk(virsh, volume, index, [])),
+    );
     const domain: DomainId = { uuid: '', name: start.domain };
     const xml = { ...domain, disks: included, qemuOwner: undefined };
     return { domain, running: false, xml, liveXml: '', persistentXml: '', included, excluded: [] };
@@ -48,7 +50,7 @@ export async function findSubject(virsh: Virsh, start: TakeBackupStart): Promise
       ? selectDisks(known.name, xml.disks)
       : {
           included: await Promise.all(
-            start.volumes.map((volume, index) => volumeDisk(volume, index, xml.disks)),
+            start.volumes.map((volume, index) => volumeDisk(virsh, volume, index, xml.disks)),
           ),
           excluded: [],
         };
