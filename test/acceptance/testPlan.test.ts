@@ -16,10 +16,20 @@ import { isStart } from '../e2e/support/events.ts';
 import { filesWith } from '../e2e/support/marker.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed, type OnEvent } from '../harness/follow.ts';
+import { startCeph } from '../lab/ceph.ts';
 import { until } from '../lab/deadline.ts';
 import type { Guest } from '../lab/guest.ts';
-import { beforeText, MiB, type GuestDisk } from '../lab/spec.ts';
+import { beforeText, MiB, type DiskSpec, type GuestDisk } from '../lab/spec.ts';
 import { fileIn } from '../e2e/support/fileSystem.ts';
+import {
+  cephxXml,
+  defineCephSecret,
+  importDisk,
+  rbdDiskXml,
+  replaceDisks,
+  requireSameAsImage,
+  snapshotsOf,
+} from '../e2e/support/rbd.ts';
 import { damagingQemuImg } from './support/damage.ts';
 
 const COMPRESSION = { 'nas.backup.compression.enabled': 'true' };
@@ -220,6 +230,49 @@ describe('the test plan', () => {
     assert.equal(exitCode, 0, stdout);
     requireRate((96 * MiB) / ((Date.now() - startedMs) / 1_000));
   });
+
+  line(
+    'RBD with a limit of 50 MiB/s: it is applied, to a stopped VM and to a running one',
+    BANDWIDTH,
+    async () => {
+      const { lab, holdfast } = fixture;
+      const content = { kind: 'random', everyMiB: 2 } as const;
+      const disk: DiskSpec = { target: 'vda', format: 'raw', sizeBytes: 192 * MiB, content };
+      const guest = await lab.guest({ name: 'i-2-13-VM', disks: [disk], start: false });
+      await using ceph = await startCeph();
+      const image = `${ceph.pool}/volume-5`;
+      await importDisk(ceph, guest.disks[0], image);
+      const { key } = await ceph.makeUser('client.vm', ['mon', 'profile rbd', 'osd', 'profile rbd']);
+      const access = cephxXml(ceph, 'vm', await defineCephSecret(lab, 'vm', key));
+      await replaceDisks(lab, guest, [rbdDiskXml('vda', image, access)]);
+      const requireImage = async (path: string): Promise<void> => {
+        await requireSameAsImage(ceph, image, { path, format: 'qcow2' });
+      };
+
+      const stopped = await takeBackup(guest);
+      requireLimit(stopped);
+      await requireImage(filesOf(await backupOf(stopped)).get('vda') ?? '');
+      const monitors = ceph.monitors.replaceAll(':', '\\:');
+      const volume = `rbd:${image}:mon_host=${monitors}:auth_supported=cephx:id=vm:key=${key}:rbd_default_format=2`;
+      const folder = newFolder();
+      const startedMs = Date.now();
+      const args = [...backupArgs(holdfast, 'i-2-14-VM', folder, [volume]), '-b', '50'];
+      const { exitCode, stdout, stderr } = await nasbackup(holdfast, args);
+      assert.equal(exitCode, 0, stdout);
+      requireRate((96 * MiB) / ((Date.now() - startedMs) / 1_000));
+      assert.ok(!`${stdout}${stderr}${await holdfast.logs()}`.includes(key));
+      await requireImage(inFolder(folder, 'root.volume-5.qcow2'));
+      assert.deepEqual(await snapshotsOf(ceph, image), []);
+
+      await guest.start();
+      const running = await takeBackup(guest);
+      requireLimit(running);
+      const backup = await backupOf(running);
+      assert.equal(backup.manifest?.domainRunning, true);
+      await guest.destroy();
+      await requireImage(filesOf(backup).get('vda') ?? '');
+    },
+  );
 
   line(
     'encryption enabled: qemu-img info says LUKS, and without the key there is no content',

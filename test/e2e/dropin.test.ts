@@ -266,7 +266,11 @@ describe('the drop-in for nasbackup.sh', () => {
       ],
       [
         backupArgs(holdfast, 'no such VM', newFolder(), ['rbd:pool/volume:id=admin:key=HUSH']),
-        /rbd:pool\/volume of a domain that libvirt does not know cannot be read\. (?!.*HUSH)/,
+        /^(?!.*HUSH).*key that was given for RBD image pool\/volume.*\[VOLUME_REFUSED\]/,
+      ],
+      [
+        backupArgs(holdfast, 'no such VM', newFolder(), ['rbd:volume:key=HUSH']),
+        /^(?!.*HUSH).*rbd:volume" is no RBD image.*\[DISK_UNSUPPORTED\]/,
       ],
       [args.map((arg) => (arg === holdfast.repository() ? '/nowhere' : arg)), /\[REPOSITORY_UNUSABLE\]/],
     ];
