@@ -15,6 +15,7 @@ import { compressedClusters, imageInfo, requireSameContent } from '../e2e/suppor
 import { isStart } from '../e2e/support/events.ts';
 import { filesWith } from '../e2e/support/marker.ts';
 import { useHoldfast } from '../harness/fixture.ts';
+import { processesNaming } from '../harness/leftovers.ts';
 import { failed, succeeded, type Followed, type OnEvent } from '../harness/follow.ts';
 import { startCeph } from '../lab/ceph.ts';
 import { until } from '../lab/deadline.ts';
@@ -155,6 +156,12 @@ describe('the test plan', () => {
       );
       return limits.reduce((sum, limit) => sum + limit, 0) === LIMIT_MIBPS * MiB ? true : undefined;
     });
+  const ioClassOfReader = async (): Promise<string> => {
+    const [reader] = (await processesNaming(fixture.holdfast.agent.runtimeDirectory)).filter(({ argv }) =>
+      argv.some((word) => word.includes('qemu-storage-daemon')),
+    );
+    return (await execa('ionice', ['-p', String(reader?.pid)])).stdout;
+  };
   const restored = async (backup: Backup): Promise<Map<string, { path: string; format: string }>> => {
     const { client, restoreDirectory } = fixture.holdfast;
     const request = { backupId: backup.id, host: 'host-1', directory: await restoreDirectory() };
@@ -218,8 +225,12 @@ describe('the test plan', () => {
     const content = { kind: 'random', everyMiB: 2 } as const;
     const disks = [{ target: 'vda', fileName: 'volume-3', sizeBytes: 192 * MiB, content }];
     const stopped = await lab.guest({ name: 'i-2-11-VM', disks, start: false });
-    const followed = await takeBackup(stopped);
+    let ioClass: string | undefined;
+    const followed = await takeBackup(stopped, {}, async (event) => {
+      if (isStart(event, Stage.STAGE_BLOCKJOB)) ioClass = await ioClassOfReader();
+    });
     requireLimit(followed);
+    assert.equal(ioClass, 'idle');
     assert.equal((await backupOf(followed)).manifest?.domainRunning, false);
     const volumes = [stopped.disks[0]?.path ?? ''];
     const startedMs = Date.now();

@@ -392,7 +392,11 @@ describe('the drop-in for nasbackup.sh', () => {
     );
     const again = await lab.guest({
       name: guest.name,
-      disks: volumes.map((source, index) => ({ target: `vd${index}`, source, format: 'qcow2' })),
+      disks: volumes.map((source, index) => ({
+        target: index === 0 ? 'vda' : 'vdb',
+        source,
+        format: 'qcow2',
+      })),
     });
     const { exitCode, stdout, stderr } = await running.ended;
     assert.equal(exitCode, 0, stdout);
