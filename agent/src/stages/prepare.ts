@@ -220,8 +220,7 @@ async function openVolumes(
   // One after the other: when one fails, none of the others may still be making its snapshot.
   for (const disk of included) disks.push(await openVolume(context, disk));
   const hasSnapshots = disks.some(({ stopped }) => stopped?.snapshot === true);
-  if (hasSnapshots && (await stateNow(context.virsh, domain)) !== 'shut off')
-    throw domainStarted(domain);
+  if (hasSnapshots && (await stateNow(context.virsh, domain)) !== 'shut off') throw domainStarted(domain);
   return disks;
 }
 

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
+import { Stage, StageFinished, type StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Holdfast } from '../../harness/holdfast.ts';
 
 const MINUTE = 60_000;
@@ -56,6 +57,17 @@ export function backupArgs(
     ...['-o', 'backup', '-v', domain, '-t', 'local', '-s', holdfast.repository(), '-m', ''],
     ...['-p', folder, '-q', 'false', '-d', volumes.join(',')],
   ];
+}
+
+/** The figures of the copy that ended last, by the log of its runner: the drop-in itself says nothing of them. */
+export async function lastCopy(holdfast: Holdfast): Promise<StageFigures | undefined> {
+  const copies = (await holdfast.logs())
+    .split('\n')
+    .filter((line) => line.includes('"message":"stageFinished"'))
+    .map((line) => JSON.parse(line) as { readonly time: string; readonly event: unknown })
+    .map(({ time, event }) => ({ time, ...StageFinished.fromJSON(event) }))
+    .filter(({ stage }) => stage === Stage.STAGE_BLOCKJOB);
+  return copies.toSorted((left, right) => (left.time < right.time ? -1 : 1)).at(-1)?.figures;
 }
 
 /** Bytes of a backup by what the program printed, read as LibvirtTakeBackupCommandWrapper reads it. */
