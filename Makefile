@@ -9,19 +9,21 @@ LAB := sh test/setup/as-root.sh
 MOCHA := mocha --reporter test/reporter/count.ts
 
 UNIT_TESTS := $(foreach package,common agent controller cli,'$(package)/src/**/*.test.ts')
-LAB_TESTS := 'test/docs/**/*.test.ts' 'test/lab/**/*.test.ts' 'test/e2e/**/*.test.ts' 'test/faults/**/*.test.ts'
+ACCEPTANCE_TESTS := 'test/lab/**/*.test.ts' 'test/acceptance/**/*.test.ts'
+LAB_TESTS := 'test/docs/**/*.test.ts' $(ACCEPTANCE_TESTS) 'test/e2e/**/*.test.ts' 'test/faults/**/*.test.ts'
 LONG_TESTS := 'test/e2e-long/**/*.test.ts'
 
 INSTALLED := node_modules/.installed
 GENERATED := proto/gen/image.binpb
 PROTO_FILES := $(shell find proto/holdfast -name '*.proto') buf.yaml buf.gen.yaml
 
-.PHONY: help setup demo test test-long check bench clean
+.PHONY: help setup demo test acceptance test-long check bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo       back up, verify and restore a running guest, and prove what came back'
 	@echo 'make test       set-up, check, unit and end-to-end tests; the last line counts them'
+	@echo 'make acceptance the test plan of CloudStack, and the labs'
 	@echo 'make test-long  every combination of features'
 	@echo 'make check      types, lint, format and the contract'
 	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
@@ -36,6 +38,9 @@ demo: setup
 
 test: setup check
 	@$(LAB) $(MOCHA) $(UNIT_TESTS) $(LAB_TESTS)
+
+acceptance: setup
+	@$(LAB) $(MOCHA) $(ACCEPTANCE_TESTS)
 
 test-long: setup
 	@$(LAB) $(MOCHA) $(LONG_TESTS)

@@ -24,6 +24,8 @@ export const reasons = {
   DOMAIN_NOT_FOUND: status.NOT_FOUND,
   /** The domain or the backup has no disk with this target name. */
   DISK_NOT_FOUND: status.NOT_FOUND,
+  /** The Ceph cluster has no such RBD image or pool. */
+  VOLUME_NOT_FOUND: status.NOT_FOUND,
   /** The agent knows no such job. */
   JOB_NOT_FOUND: status.NOT_FOUND,
   ZONE_EXISTS: status.ALREADY_EXISTS,
@@ -39,6 +41,8 @@ export const reasons = {
   NO_DISKS: status.FAILED_PRECONDITION,
   /** A disk's kind of source or format cannot be read. */
   DISK_UNSUPPORTED: status.FAILED_PRECONDITION,
+  /** The key to a volume's storage is missing, or its storage does not accept it. */
+  VOLUME_REFUSED: status.FAILED_PRECONDITION,
   /** A source volume is encrypted and the backup would not be. */
   SOURCE_ENCRYPTED: status.FAILED_PRECONDITION,
   /** Encryption is on and there is no passphrase. */
@@ -83,6 +87,8 @@ export const reasons = {
   REPOSITORY_FAILED: status.UNAVAILABLE,
   /** The repository did not answer in time. */
   REPOSITORY_STALLED: status.UNAVAILABLE,
+  /** The storage of a volume did not answer in time. */
+  VOLUME_STALLED: status.UNAVAILABLE,
   AGENT_UNREACHABLE: status.UNAVAILABLE,
   /** libvirt refused or did not answer. */
   LIBVIRT_FAILED: status.UNAVAILABLE,

@@ -19,6 +19,7 @@ import { mountsBelow } from '../lab/directory.ts';
 import { MiB } from '../lab/spec.ts';
 import { isStart } from './support/events.ts';
 import { requireSameContent } from './support/images.ts';
+import { nasbackup, restoreAsCloudStack } from './support/nasbackup.ts';
 
 const HOLDFAST = path.resolve(import.meta.dirname, '../../cli/bin/holdfast');
 /** So that there is time to do something in the middle. */
@@ -43,7 +44,7 @@ describe('a repository on a CephFS', () => {
     stack.defer(async () => {
       await execa('umount', [outside]);
     });
-    for (const name of ['nas', 'odd', 'shared', 'killed', 'other'])
+    for (const name of ['nas', 'odd', 'shared', 'killed', 'other', 'cloudstack'])
       await mkdir(path.join(outside, exported(name)));
     for (const name of ['nas', 'shared', 'killed']) await add(name);
   });
@@ -134,6 +135,37 @@ describe('a repository on a CephFS', () => {
       (await readdir(path.join(outside, 'nas'))).filter((name) => name === folder),
       [],
     );
+  });
+
+  it('takes backups from the drop-in, with the address and mount options that CloudStack gives', async () => {
+    const { guest, holdfast } = fixture;
+    const folder = 'i-2-10-VM/2026.01.31.12.00.00';
+    const storage = ['-t', 'ceph', '-s', `${ceph.monitors}:/cloudstack`];
+    const options = ['-m', `name=backup,secret=${key},mount_timeout=30`];
+    const [{ path: volume = '' } = {}] = guest.disks;
+    const backedUp = ['-v', guest.name, '-p', folder, '-q', 'false', '-d', volume];
+    const taken = await nasbackup(holdfast, ['-o', 'backup', ...storage, ...options, ...backedUp]);
+    assert.equal(taken.exitCode, 0, taken.stdout);
+    const image = `root.${path.basename(volume)}.qcow2`;
+    const inside = path.join(outside, 'cloudstack');
+    assert.deepEqual(await readdir(path.join(inside, folder)), [image]);
+    await nothingLeft(fixture.lab, holdfast);
+    const to = path.join(await holdfast.restoreDirectory(), 'root');
+    await restoreAsCloudStack(inside, `${folder}/${image}`, to, 'rsync');
+    await requireSameContent({ path: volume, format: 'qcow2' }, { path: to, format: 'qcow2' });
+
+    const told = await nasbackup(holdfast, ['-o', 'stats', ...storage, ...options]);
+    assert.match(told.stdout, /^\/\S+\n\d+ \d+$/);
+    const deleted = await nasbackup(holdfast, ['-o', 'delete', ...storage, ...options, '-p', folder]);
+    assert.equal(deleted.exitCode, 0, deleted.stdout);
+    assert.deepEqual(await readdir(path.join(inside, path.dirname(folder))), []);
+    const wrong = ['-m', `name=backup,secret=${key},exec`];
+    const refused = await nasbackup(holdfast, ['-o', 'stats', ...storage, ...wrong]);
+    assert.equal(refused.exitCode, 1);
+    assert.match(refused.stdout, /exec/);
+    const said = [taken, told, deleted, refused].map(({ stdout, stderr }) => `${stdout}${stderr}`).join('');
+    assert.ok(!`${said}${await holdfast.logs()}`.includes(key));
+    assert.deepEqual(await processesNaming(key), []);
   });
 
   it('is mounted once for all who work on it, and its key lies nowhere', async () => {

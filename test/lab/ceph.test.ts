@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import { processesNaming } from '../harness/leftovers.ts';
 import { startCeph } from './ceph.ts';
 import { until } from './deadline.ts';
 
@@ -32,13 +33,12 @@ describe('Ceph lab', () => {
     await writeFile(path.join(mount, 'file'), 'in CephFS');
     assert.equal(await readFile(path.join(mount, 'file'), 'utf8'), 'in CephFS');
     await rm(path.join(mount, 'file'));
-    await execa('umount', [mount], { timeout: 60_000 });
-
+    // A client whose servers have gone waits half a minute for them, also after its umount.
+    ceph.pause();
+    await execa('umount', ['--lazy', mount], { timeout: 60_000 });
+    assert.ok((await remains(directory)).some((each) => each.startsWith('ceph-fuse ')));
     await ceph[Symbol.asyncDispose]();
-    // ceph-fuse outlives its umount by a moment.
-    await until('Nothing is left', 20_000, async () =>
-      (await remains(directory)).length === 0 ? true : undefined,
-    );
+    assert.deepEqual(await remains(directory), []);
   });
 
   it('ends with its owner, even by SIGKILL', async () => {
@@ -51,14 +51,20 @@ describe('Ceph lab', () => {
     const directory = line.toString().trim();
     assert.ok(existsSync(path.join(directory, 'ceph.conf')), directory);
     owner.kill('SIGKILL');
-    await until(`Nothing is left of ${directory}`, 20_000, async () =>
-      (await remains(directory)).length === 0 ? true : undefined,
+    let left: string[] = [];
+    await until(
+      () => `Nothing is left of the lab; left are ${left.join('; ')}`,
+      20_000,
+      async () => {
+        left = await remains(directory);
+        return left.length === 0 ? true : undefined;
+      },
     );
   });
 });
 
 /** Processes that name the lab in their arguments, and its directory. */
 async function remains(directory: string): Promise<string[]> {
-  const { stdout } = await execa('pgrep', ['--full', '--list-full', directory], DEADLINE);
-  return [...stdout.split('\n').filter(Boolean), ...(existsSync(directory) ? [directory] : [])];
+  const processes = (await processesNaming(directory)).map(({ argv }) => argv.join(' '));
+  return [...processes, ...(existsSync(directory) ? [directory] : [])];
 }

@@ -232,7 +232,7 @@ auth service required = cephx
 auth client required = cephx
 auth allow insecure global id reclaim = false
 # Keys that are taken away have to be noticed within a test.
-auth service ticket ttl = 20
+auth service ticket ttl = 10
 run dir = ${directory}/run
 log file = ${directory}/log/$name.log
 admin socket = ${directory}/run/$name.asok

@@ -1,6 +1,8 @@
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import { killNaming, processesNaming } from '../harness/leftovers.ts';
+import { until } from './deadline.ts';
 import { identify, isAlive, type ProcessIdentity } from './process.ts';
 
 /** Short, since a unix socket's path has room for 107 bytes; on disk, since images are large. */
@@ -28,8 +30,24 @@ export async function recordSupervisor(directory: string, pid: number): Promise<
   await writeFile(path.join(directory, 'supervisor.json'), JSON.stringify(await identify(pid)));
 }
 
-/** Takes away what is mounted below the directory, then the directory. Never follows a mount into someone's data. */
+/** Gives a process that was killed time to go. */
+const KILLED_MILLISECONDS = 10_000;
+
+/**
+ * Kills what still names the directory, such as a FUSE client that waits half a minute for its servers after its umount,
+ * takes away what is mounted below it, then the directory. Never follows a mount into someone's data.
+ */
 export async function removeLabDirectory(directory: string): Promise<void> {
+  let left: string[] = [];
+  await until(
+    () => `The processes of ${directory} end; left are ${left.join('; ')}`,
+    KILLED_MILLISECONDS,
+    async () => {
+      await killNaming(directory);
+      left = (await processesNaming(directory)).map(({ argv }) => argv.join(' '));
+      return left.length === 0 ? true : undefined;
+    },
+  );
   for (const mount of (await mountsBelow(directory)).toReversed()) {
     await execa('umount', ['-l', '--', mount], { timeout: 10_000 });
   }

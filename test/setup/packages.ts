@@ -27,5 +27,6 @@ export const packages: readonly string[] = [
   'e2fsprogs', // the guest's file systems
   'iproute2', // tests that cut a network
   'jq', // reads manifests in the documented restore by hand
+  'rsync', // copies a backup the way CloudStack restores one
   'util-linux', // unshare, nsenter, mount
 ];

@@ -3,7 +3,11 @@ import type { Logger } from '@holdfast/common/logger.ts';
 import { unary } from '@holdfast/common/call.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { version } from '@holdfast/common/version.ts';
-import type { AgentServiceServer, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type {
+  AgentServiceServer,
+  GetHostRequest,
+  RepositoryRef,
+} from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Epochs } from '../jobs/epochs.ts';
 import type { Jobs } from '../jobs/jobs.ts';
@@ -12,13 +16,14 @@ import { findDomain, listDomains, domainState, VIRSH_AT_ONCE, type DomainId } fr
 import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { toolVersions } from '../qemu/versions.ts';
-import { deleteBackup } from '../repository/deleteBackup.ts';
+import { deleteBackup, deleteCloudStackBackup } from '../repository/deleteBackup.ts';
 import type { Repositories } from '../repository/repositories.ts';
 import { jobStream } from './jobStream.ts';
 import {
   requireField,
   requireZone,
   validBackup,
+  validDelete,
   validRepository,
   validRestore,
   validVerify,
@@ -51,13 +56,15 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     }),
     deleteBackup: unary(logger, async (request) => {
       requireZone(zone, request.zone);
+      const { cloudstack, path, backupId } = validDelete(request);
       return repositories.use(given(request.repository), (repository) =>
-        deleteBackup(repository, request.path, request.backupId),
+        cloudstack === undefined
+          ? deleteBackup(repository, path, backupId)
+          : deleteCloudStackBackup(repository, cloudstack.folder),
       );
     }),
     getHost: unary(logger, async (request) => {
-      const domains =
-        request.domain === '' ? await listDomains(virsh) : [await findDomain(virsh, request.domain)];
+      const domains = await askedFor(virsh, request);
       return {
         name: parts.hostName,
         zone,
@@ -73,15 +80,23 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     }),
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);
-      const space = await repositories.use(given(request.repository), (repository) => repository.probe());
-      return {
-        sizeBytes: BigInt(space.sizeBytes),
-        freeBytes: BigInt(space.freeBytes),
-        usedBytes: BigInt(space.usedBytes),
-      };
+      return repositories.use(given(request.repository), async (repository) => {
+        const space = await repository.probe();
+        return {
+          sizeBytes: BigInt(space.sizeBytes),
+          freeBytes: BigInt(space.freeBytes),
+          usedBytes: BigInt(space.usedBytes),
+          path: repository.pathOf(''),
+        };
+      });
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
   };
+}
+
+async function askedFor(virsh: Virsh, request: GetHostRequest): Promise<readonly DomainId[]> {
+  if (request.domain !== '') return [await findDomain(virsh, request.domain)];
+  return request.withoutDomains ? [] : listDomains(virsh);
 }
 
 async function describeDomain(virsh: Virsh, domain: DomainId): Promise<Domain> {

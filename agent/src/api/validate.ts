@@ -1,9 +1,11 @@
 import { isAbsolute, normalize } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { requireRbdTarget } from '@holdfast/common/rbdTarget.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import type {
   BackupRef,
+  DeleteBackupRequest,
   RepositoryRef,
   RestoreBackupStart,
   TakeBackupStart,
@@ -55,6 +57,7 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
   if (!ENFORCEMENTS.includes(options.bandwidthEnforce))
     throw refuse('options.bandwidth_enforce must be fail, warn or empty.');
   requireBandwidth(options.bandwidthLimitMibps);
+  validLayout(start);
   if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);
   if (!/^[\w-]{1,128}$/.test(start.key.keyId)) throw refuse('key.key_id must be a short plain word.');
@@ -66,6 +69,42 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
   return { ...start, repository };
 }
 
+function validLayout({ cloudstack, key, passphrase, volumes }: TakeBackupStart): void {
+  if (cloudstack === undefined) {
+    if (passphrase !== '' || volumes.length > 0)
+      throw refuse("passphrase and volumes go with CloudStack's names only.");
+    return;
+  }
+  requireFolder(cloudstack.folder, 'cloudstack.folder');
+  if (key !== undefined) throw refuse("key does not go with CloudStack's names; give the passphrase itself.");
+  // What QEMU would cut off at the zero byte would be another passphrase.
+  if (passphrase.includes('\0'))
+    throw refuse('passphrase has a zero byte in it, which LUKS in QEMU does not take.');
+  for (const volume of volumes) {
+    if ((isAbsolute(volume) || volume.startsWith('rbd:')) && !volume.includes('\0')) continue;
+    throw refuse(`volumes must be absolute paths or names that start with rbd:.`);
+  }
+}
+
+/** Checks all of a deletion that can be checked without touching anything. */
+export function validDelete(request: DeleteBackupRequest): DeleteBackupRequest {
+  if (request.cloudstack === undefined) return request;
+  requireFolder(request.cloudstack.folder, 'cloudstack.folder');
+  if (request.backupId !== '' || request.path !== '')
+    throw refuse("backup_id and path do not go with CloudStack's names.");
+  return request;
+}
+
+/** A folder that cannot lead out of its repository, nor be the repository itself. */
+function requireFolder(folder: string, name: string): void {
+  const parts = folder.split('/');
+  if (folder.includes('\0') || parts.some((part) => part === '' || part === '.' || part === '..')) {
+    throw refuse(
+      `${name} ${JSON.stringify(folder)} must be a path inside of the repository, without . and .. in it.`,
+    );
+  }
+}
+
 export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
   return { ...start, backup: requireBackup(start.backup) };
 }
@@ -73,7 +112,9 @@ export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
 export function validRestore(start: RestoreBackupStart): RestoreBackupStart {
   const backup = requireBackup(start.backup);
   requireBandwidth(start.bandwidthLimitMibps);
-  if (!isAbsolute(start.directory) || start.directory.includes('\0')) {
+  if (start.rbd !== undefined) requireRbdTarget(start.rbd);
+  const noFiles = start.rbd !== undefined && start.disks.length > 0 && start.directory === '';
+  if (!noFiles && (!isAbsolute(start.directory) || start.directory.includes('\0'))) {
     throw refuse('directory must be an absolute path.');
   }
   return { ...start, backup };

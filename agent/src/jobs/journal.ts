@@ -12,7 +12,10 @@ export type JournalEntry =
       readonly kind: 'publishing';
       readonly repository: JournaledRef;
       readonly folder: string;
+      /** Empty for a layout without a manifest. */
       readonly manifestSha256: string;
+      /** The result of the job once the folder has its final name, as JSON. */
+      readonly result: unknown;
     };
 
 /** The journal of a job: lines of JSON in a file on local disk, each durable before append() returns. */

@@ -1,6 +1,6 @@
-import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
+import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { MANIFEST_FILE } from '../repository/layout.ts';
-import { MAX_MANIFEST_BYTES, parseManifest, sha256 } from '../repository/manifestFile.ts';
+import { MAX_MANIFEST_BYTES, sha256 } from '../repository/manifestFile.ts';
 import type { JournaledRef, Repository } from '../repository/repository.ts';
 import type { JournalEntry } from './journal.ts';
 
@@ -13,15 +13,18 @@ export async function publishedBackup(
   if (publishing === undefined) return undefined;
   const repository = await openRepository(publishing.repository);
   try {
-    const path = `${publishing.folder}/${MANIFEST_FILE}`;
-    const bytes = await repository.readFile(path, MAX_MANIFEST_BYTES);
-    if (bytes === undefined || sha256(bytes) !== publishing.manifestSha256) return undefined;
-    return {
-      path: publishing.folder,
-      manifest: parseManifest(bytes, path),
-      manifestSha256: publishing.manifestSha256,
-    };
+    const { folder, manifestSha256 } = publishing;
+    const isThere =
+      manifestSha256 === ''
+        ? await repository.hasFolder(folder)
+        : await hasManifest(repository, folder, manifestSha256);
+    return isThere ? BackupResult.fromJSON(publishing.result) : undefined;
   } finally {
     repository.close();
   }
+}
+
+async function hasManifest(repository: Repository, folder: string, expected: string): Promise<boolean> {
+  const bytes = await repository.readFile(`${folder}/${MANIFEST_FILE}`, MAX_MANIFEST_BYTES);
+  return bytes !== undefined && sha256(bytes) === expected;
 }

@@ -1,12 +1,15 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { BackupRef, RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
+import { rbdWith } from '../ceph/rbd.ts';
+import { watchImages } from '../ceph/watchImages.ts';
 import { watchRepository } from '../repository/liveness.ts';
 import type { Repository } from '../repository/repository.ts';
 import { stage, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
 import { prepareRestore, type PreparedRestore } from '../stages/prepareRestore.ts';
+import { placeParent, type RestorePlace } from '../stages/restorePlace.ts';
 import { finishRestore, publishRestore } from '../stages/publishRestore.ts';
 import { prepareState, type RestoreState } from '../stages/restoreState.ts';
 import type { JobEvent } from './eventLog.ts';
@@ -40,6 +43,12 @@ async function* restoreFrom(
     Stage.STAGE_PREPARE,
     openAndPrepare(context, start, backup, repository),
   );
+  const places = prepared.disks.map(({ place }) => place);
+  const images = watchImages(
+    rbdWith(context.virsh, context.runtimeDirectory),
+    places.flatMap((place) => (place.kind === 'rbd' ? [place.temporary] : [])),
+  );
+  const requireAnswer = watchRepository(repository);
   yield* copy(
     prepared.daemon,
     prepared.disks,
@@ -47,19 +56,23 @@ async function* restoreFrom(
     {
       job: { kind: 'mirror' },
       stages: [Stage.STAGE_CONVERT],
-      watch: watchRepository(repository),
-      explain: (error) =>
-        Promise.resolve(
-          /no space left|quota exceeded/i.test(error)
-            ? new HoldfastError('DIRECTORY_UNUSABLE', `There is no space left in ${start.directory}.`)
-            : undefined,
-        ),
+      watch: (idleMs) => {
+        requireAnswer();
+        images.whenIdle(idleMs);
+      },
+      explain: async (error) =>
+        /no space left|quota exceeded/i.test(error) ? noSpace(places) : images.fault(),
     },
     context.now,
   );
   await finishRestore(prepared);
   const value = yield* stage(context, Stage.STAGE_PUBLISH, publishRestore(context, start, prepared, state));
   return { result: { $case: 'restore', value } };
+}
+
+function noSpace([place]: readonly RestorePlace[]): HoldfastError {
+  const where = place === undefined ? 'there' : `in ${placeParent(place)}`;
+  return new HoldfastError('DIRECTORY_UNUSABLE', `There is no space left ${where}.`);
 }
 
 async function* openAndPrepare(

@@ -1,7 +1,8 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type BackupResult, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
-import { domainState, findDomain } from '../libvirt/domains.ts';
+import { keyOf } from '../layouts/layout.ts';
+import { domainNamed, domainState } from '../libvirt/domains.ts';
 import { layoutName } from '../qemu/layout.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { check, type CheckDisk } from '../stages/check.ts';
@@ -28,7 +29,7 @@ export function backupStages(start: TakeBackupStart): readonly Stage[] {
 
 /** The stages that run at the same time, as one pass over the data. */
 function passStages(start: TakeBackupStart): readonly Stage[] {
-  const encrypt = start.key === undefined ? [] : [Stage.STAGE_ENCRYPT];
+  const encrypt = keyOf(start) === undefined ? [] : [Stage.STAGE_ENCRYPT];
   return [Stage.STAGE_BLOCKJOB, Stage.STAGE_CONVERT, ...encrypt];
 }
 
@@ -61,7 +62,7 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const { prepared, transport } = yield* stage(context, Stage.STAGE_PREPARE, ready(context, start, open));
   const mode = start.options?.quiesce ?? 'off';
   const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, transport, mode));
-  const state = yield* readState(context, prepared);
+  const state = prepared.backupLayout.keepsState ? yield* readState(context, prepared) : undefined;
   const copied = yield* transport.copy();
   const storedBytes = await finishBoth(prepared, transport);
 
@@ -100,8 +101,10 @@ async function requireTakeable(
   start: TakeBackupStart,
   error: HoldfastError,
 ): Promise<void> {
-  const { uuid } = await findDomain(context.virsh, start.domain);
-  if (!['running', 'shut off'].includes(await domainState(context.virsh, uuid))) throw error;
+  const domain = await domainNamed(context.virsh, start.domain);
+  if (domain === undefined && start.volumes.length > 0) return;
+  if (domain === undefined) throw error;
+  if (!['running', 'shut off'].includes(await domainState(context.virsh, domain.uuid))) throw error;
 }
 
 /** Undoes all that an attempt made, so that the next one finds what the first one found. */

@@ -5,6 +5,7 @@ import { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { openRepository, withoutPassword } from '../repository/repository.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
+import { scriptedRbd, type ScriptedRbd } from '../testing/rbd.ts';
 import { scriptedVirsh } from '../testing/virsh.ts';
 import { openJournal, readJournal, type Journal } from './journal.ts';
 import { describeUndo, pendingUndo, undoLog, type UndoAction, type UndoLog, type UndoTools } from './undo.ts';
@@ -180,6 +181,66 @@ describe('an undo log', () => {
       assert.deepEqual(await log.all(), []);
       assert.equal(virsh.told.filter(([command]) => command === 'domfsthaw').length, thaws);
     }
+  });
+
+  describe('of a Ceph cluster', () => {
+    const image = {
+      cluster: { monitors: [], user: '', secret: { uuid: 'u' }, confPath: '/c' },
+      ...{ pool: 'p', namespace: '', name: 'i' },
+    };
+    const snapshotOf = (snapshot: string): UndoAction => ({
+      ...{ kind: 'remove-rbd-snapshot', image, snapshot },
+      directory: at('keys'),
+    });
+    let rbd: ScriptedRbd;
+    beforeEach(async () => {
+      rbd = await scriptedRbd(directory.path);
+    });
+    afterEach(() => {
+      rbd[Symbol.dispose]();
+    });
+    const removed = async (): Promise<(string | undefined)[]> =>
+      (await rbd.told()).filter((line) => / rm /.test(line)).map((line) => /p\/i\S*/.exec(line)?.[0]);
+
+    it('removes snapshots, the latest first, and is content when one is gone', async () => {
+      await undo.promise(snapshotOf('one'));
+      await undo.promise(snapshotOf('two'));
+      await rbd.answer('snap-rm', {
+        exitCode: 2,
+        stderr: 'rbd: failed to remove snapshot: (2) No such file',
+      });
+      assert.deepEqual(await undo.all(), []);
+      assert.deepEqual(await removed(), ['p/i@two', 'p/i@one']);
+      assert.deepEqual(await pending(), []);
+    });
+
+    it('keeps the promise of a snapshot whose cluster refuses or hangs, and keeps it when it is opened anew', async () => {
+      await undo.promise(snapshotOf('one'));
+      for (const stderr of ['(1) Operation not permitted', '(110) Connection timed out']) {
+        await rbd.answer('snap-rm', {
+          exitCode: 1,
+          stderr: `rbd: couldn't connect to the cluster: ${stderr}`,
+        });
+        assert.deepEqual(
+          (await undo.all()).map(({ action }) => describeUndo(action)),
+          ['remove the snapshot one of RBD image p/i'],
+        );
+        assert.deepEqual(await pending(), [snapshotOf('one')]);
+      }
+      await rbd.answer('snap-rm', {});
+      const again = undoLog(journal, await readJournal(at('journal')), toolsWith(scriptedVirsh()));
+      assert.deepEqual(await again.all(), []);
+      assert.deepEqual(await pending(), []);
+    });
+
+    it('removes an image only as long as it is the one that was made', async () => {
+      await rbd.answer('info', { stdout: '{"id":"7","size":1}' });
+      for (const id of ['8', '7', undefined]) {
+        await undo.promise({ kind: 'remove-rbd-image', image, id, directory: at('keys') });
+        assert.deepEqual(await undo.all(), []);
+      }
+      assert.deepEqual(await removed(), ['p/i', 'p/i']);
+    });
   });
 
   it('says in words what it could not do', () => {

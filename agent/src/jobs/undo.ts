@@ -1,4 +1,6 @@
 import { readFile, rm, rmdir, stat } from 'node:fs/promises';
+import { rbdWith } from '../ceph/rbd.ts';
+import { rbdPath, type RbdImage } from '../ceph/rbdImage.ts';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
@@ -27,7 +29,21 @@ export type UndoAction =
   | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
   /** Ends a push backup whatever hangs, and the two daemons and the mounts that it writes through. */
   | { readonly kind: 'end-push-backup'; readonly push: PushUndo }
-  | { readonly kind: 'thaw'; readonly domainUuid: string };
+  | { readonly kind: 'thaw'; readonly domainUuid: string }
+  /** `directory` is on tmpfs, for the file with the cluster's key. */
+  | {
+      readonly kind: 'remove-rbd-snapshot';
+      readonly image: RbdImage;
+      readonly snapshot: string;
+      readonly directory: string;
+    }
+  /** With an id only when the image still is that one: another of the same name stays. */
+  | {
+      readonly kind: 'remove-rbd-image';
+      readonly image: RbdImage;
+      readonly id: string | undefined;
+      readonly directory: string;
+    };
 
 /** A file under two names. */
 export interface FileLink {
@@ -131,6 +147,10 @@ export function describeUndo(action: UndoAction): string {
       return `end libvirt's backup job of domain ${action.push.domainUuid} and unmount its targets`;
     case 'thaw':
       return `thaw domain ${action.domainUuid}`;
+    case 'remove-rbd-snapshot':
+      return `remove the snapshot ${action.snapshot} of RBD image ${rbdPath(action.image)}`;
+    case 'remove-rbd-image':
+      return `remove the RBD image ${rbdPath(action.image)}`;
   }
 }
 
@@ -183,6 +203,16 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
     case 'thaw':
       await thaw(virsh, action.domainUuid);
       return;
+    case 'remove-rbd-snapshot':
+      await rbdWith(virsh, action.directory).removeSnapshot(action.image, action.snapshot);
+      return;
+    case 'remove-rbd-image': {
+      const rbd = rbdWith(virsh, action.directory);
+      const found = await rbd.find(action.image);
+      if (found !== undefined && (action.id === undefined || found.id === action.id))
+        await rbd.remove(action.image);
+      return;
+    }
   }
 }
 

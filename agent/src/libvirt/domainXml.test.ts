@@ -12,6 +12,7 @@ const PLAIN: DomainDisk = {
   transient: false,
   shareable: false,
   encryption: undefined,
+  rbd: undefined,
 };
 
 describe('a domain XML', () => {
@@ -49,7 +50,43 @@ describe('a domain XML', () => {
     [
       'a network disk',
       `<disk type='network'><driver type='raw'/><source protocol='rbd' name='pool/image'><host name='m'/></source><target dev='vda'/></disk>`,
-      { sourceType: 'network', source: 'pool/image', format: 'raw' },
+      {
+        sourceType: 'network',
+        source: 'pool/image',
+        format: 'raw',
+        rbd: { cluster: { monitors: ['m:6789'], user: '', secret: undefined, confPath: '' }, snapshot: '' },
+      },
+    ],
+    [
+      'RBD with a user, and monitors with ports and IPv6 addresses',
+      `<disk type='network'><auth username='vm'><secret type='ceph' uuid='u'/></auth><source protocol='rbd' name='pool/ns/image'><host name='m' port='3300'/><host name='fd00::1'/><snapshot name='s'/><config file='/c'/></source><target dev='vda'/></disk>`,
+      {
+        sourceType: 'network',
+        source: 'pool/ns/image',
+        format: 'raw',
+        rbd: {
+          cluster: {
+            monitors: ['m:3300', '[fd00::1]:6789'],
+            user: 'vm',
+            secret: { uuid: 'u' },
+            confPath: '/c',
+          },
+          snapshot: 's',
+        },
+      },
+    ],
+    [
+      'RBD with its user inside of the source, and the name of a secret',
+      `<disk type='network'><source protocol='rbd' name='p/i'><auth username='vm'><secret type='ceph' usage='the key'/></auth></source><target dev='vda'/></disk>`,
+      {
+        sourceType: 'network',
+        source: 'p/i',
+        format: 'raw',
+        rbd: {
+          cluster: { monitors: [], user: 'vm', secret: { usage: 'the key' }, confPath: '' },
+          snapshot: '',
+        },
+      },
     ],
     [
       'a disk of a storage pool',
@@ -59,12 +96,12 @@ describe('a domain XML', () => {
     [
       'an encrypted source',
       `<disk><driver type='qcow2'/><source file='/d/a.qcow2'><encryption format='luks'><secret type='passphrase' uuid='u'/></encryption></source><target dev='vda'/></disk>`,
-      { encryption: { format: 'luks', secretUuid: 'u' } },
+      { encryption: { format: 'luks', secretUuid: 'u', engine: 'qemu' } },
     ],
     [
       'encryption in its old place',
       `<disk><driver type='qcow2'/><source file='/d/a.qcow2'/><target dev='vda'/><encryption format='luks'><secret uuid='u'/></encryption></disk>`,
-      { encryption: { format: 'luks', secretUuid: 'u' } },
+      { encryption: { format: 'luks', secretUuid: 'u', engine: 'qemu' } },
     ],
     [
       'a transient, shareable, read-only one',

@@ -1,3 +1,4 @@
+import type { LibvirtSecret, RbdCluster } from '../ceph/rbdImage.ts';
 import { child, children, descendant, parseXml } from './xml.ts';
 import type { Element } from '@xmldom/xmldom';
 
@@ -17,7 +18,10 @@ export interface DomainDisk {
   readonly transient: boolean;
   readonly shareable: boolean;
   /** How the source volume is encrypted; absent when it is not. */
-  readonly encryption: { readonly format: string; readonly secretUuid: string } | undefined;
+  readonly encryption:
+    { readonly format: string; readonly secretUuid: string; readonly engine: string } | undefined;
+  /** Where the image named by `source` is; absent unless the source is RBD. */
+  readonly rbd: { readonly cluster: RbdCluster; readonly snapshot: string } | undefined;
 }
 
 export interface DomainXml {
@@ -59,8 +63,38 @@ function readDisk(disk: Element): DomainDisk {
         : {
             format: encryption.getAttribute('format') ?? '',
             secretUuid: child(encryption, 'secret')?.getAttribute('uuid') ?? '',
+            engine: encryption.getAttribute('engine') ?? 'qemu',
           },
+    rbd:
+      source?.getAttribute('protocol') === 'rbd'
+        ? {
+            cluster: readCluster(disk, source),
+            snapshot: child(source, 'snapshot')?.getAttribute('name') ?? '',
+          }
+        : undefined,
   };
+}
+
+/** Ceph's monitors listen on 6789 unless they say otherwise. */
+const MONITOR_PORT = '6789';
+
+function readCluster(disk: Element, source: Element): RbdCluster {
+  const auth = child(source, 'auth') ?? child(disk, 'auth');
+  return {
+    monitors: children(source, 'host').map((host) => {
+      const name = host.getAttribute('name') ?? '';
+      return `${name.includes(':') ? `[${name}]` : name}:${host.getAttribute('port') ?? MONITOR_PORT}`;
+    }),
+    user: auth?.getAttribute('username') ?? '',
+    secret: auth === undefined ? undefined : readSecret(child(auth, 'secret')),
+    confPath: child(source, 'config')?.getAttribute('file') ?? '',
+  };
+}
+
+function readSecret(secret: Element | undefined): LibvirtSecret | undefined {
+  const uuid = secret?.getAttribute('uuid') ?? '';
+  const usage = secret?.getAttribute('usage') ?? '';
+  return uuid !== '' ? { uuid } : usage !== '' ? { usage } : undefined;
 }
 
 function sourcePath(source: Element): string {

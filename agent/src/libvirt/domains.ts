@@ -4,6 +4,7 @@ import type { Virsh } from './virsh.ts';
 
 /** A domain's identity. Commands name it by its UUID only: a name can look like an id or an option. */
 export interface DomainId {
+  /** Empty for a domain that libvirt does not know. */
   readonly uuid: string;
   readonly name: string;
 }
@@ -41,6 +42,24 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<Doma
 /** The domain's state in libvirt's words: running, paused, shut off, crashed, pmsuspended, in shutdown, idle. */
 export async function domainState(virsh: Virsh, uuid: string): Promise<string> {
   return (await virsh.command(['domstate', uuid])).trim();
+}
+
+/**
+ * The same for a domain that libvirt need not know: an orchestrator may define its domains anew at each start, so one that
+ * is unknown is shut off.
+ */
+export async function stateNow(virsh: Virsh, { uuid, name }: DomainId): Promise<string> {
+  if (uuid !== '') return domainState(virsh, uuid);
+  const known = await domainNamed(virsh, name);
+  return known === undefined ? 'shut off' : domainState(virsh, known.uuid);
+}
+
+/** The domain with this UUID or exactly this name; undefined when libvirt does not know it. */
+export async function domainNamed(virsh: Virsh, nameOrUuid: string): Promise<DomainId | undefined> {
+  return findDomain(virsh, nameOrUuid).catch((error: unknown) => {
+    if (error instanceof HoldfastError && error.reason === 'DOMAIN_NOT_FOUND') return undefined;
+    throw error;
+  });
 }
 
 function matches(domain: DomainId, nameOrUuid: string): boolean {

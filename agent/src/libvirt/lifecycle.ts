@@ -1,5 +1,7 @@
+import { createInterface } from 'node:readline';
 import { execa } from 'execa';
 import { DIES_WITH_PARENT } from '../process/run.ts';
+import type { DomainId } from './domains.ts';
 import type { Virsh } from './virsh.ts';
 
 /** Watches whether a stopped domain is started. */
@@ -9,9 +11,13 @@ export interface StartWatch {
   stop(): Promise<void>;
 }
 
-/** Follows the domain's lifecycle events, so that a start is seen even when it has stopped again by the end. */
-export function watchForStart(virsh: Virsh, uuid: string): StartWatch {
+/**
+ * Follows the domain's lifecycle events, so that a start is seen even when it has stopped again by the end. Of a domain that
+ * libvirt does not know yet, by the name that it would get.
+ */
+export function watchForStart(virsh: Virsh, { uuid, name }: DomainId): StartWatch {
   let started = false;
+  const which = uuid === '' ? [] : ['--domain', uuid];
   const child = execa(
     'setpriv',
     [
@@ -20,8 +26,7 @@ export function watchForStart(virsh: Virsh, uuid: string): StartWatch {
       '--connect',
       virsh.uri,
       'event',
-      '--domain',
-      uuid,
+      ...which,
       '--event',
       'lifecycle',
       '--loop',
@@ -34,8 +39,10 @@ export function watchForStart(virsh: Virsh, uuid: string): StartWatch {
       forceKillAfterDelay: 2_000,
     },
   );
-  child.stdout.on('data', (chunk: Buffer) => {
-    if (/Started|Resumed/.test(chunk.toString())) started = true;
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    // event 'lifecycle' for domain 'NAME': Started Booted (older ones without quotes)
+    const of = /for domain '?(?<name>.*?)'?: (?:Started|Resumed)\b/.exec(line)?.groups?.['name'];
+    if (of !== undefined && (uuid !== '' || of === name)) started = true;
   });
   child.stderr.resume();
   return {

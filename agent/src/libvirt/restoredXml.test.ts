@@ -29,8 +29,8 @@ const ORIGINAL = `<domain type='kvm' id='7'>
 </domain>`;
 const PATH = `/restored/<"',&\u00a0ö>.qcow2`;
 const IMAGES = new Map<string, NewImage>([
-  ['vda', { path: PATH, format: 'qcow2' }],
-  ['vdb', { path: '/restored/b.raw', format: 'raw' }],
+  ['vda', { kind: 'file', path: PATH, format: 'qcow2' }],
+  ['vdb', { kind: 'file', path: '/restored/b.raw', format: 'raw' }],
 ]);
 
 describe('a restored domain XML', () => {
@@ -46,6 +46,20 @@ describe('a restored domain XML', () => {
     const text = restoredDomainXml(ORIGINAL, IMAGES, undefined, undefined);
     for (const stale of ['/d/a.raw', '/d/base', 'backingStore', 'luks', 'rbd', 'ceph', "id='7'", 'id="7"'])
       assert.equal(text.includes(stale), false, stale);
+  });
+
+  it('names an RBD image with its monitors, user and secret, as the source was named', () => {
+    for (const secret of [{ uuid: UUID }, { usage: 'the <key>' }, undefined]) {
+      const user = secret === undefined ? '' : 'vm';
+      const cluster = { monitors: ['m:3300', '[fd00::1]:6789'], user, secret, confPath: '/etc/ceph/a.conf' };
+      const image = { cluster, pool: 'p', namespace: 'n', name: 'old-vda' };
+      const images = new Map<string, NewImage>([['vda', { kind: 'rbd', image, format: 'raw' }]]);
+      const [disk] = readDomainXml(restoredDomainXml(ORIGINAL, images, undefined, undefined)).disks;
+      assert.deepEqual(
+        [disk?.sourceType, disk?.source, disk?.format, disk?.encryption, disk?.rbd],
+        ['network', 'p/n/old-vda', 'raw', undefined, { cluster, snapshot: '' }],
+      );
+    }
   });
 
   it('keeps what is not about the source', () => {

@@ -1,13 +1,13 @@
 import type { Element } from '@xmldom/xmldom';
+import { rbdPath, serverOf, type RbdImage } from '../ceph/rbdImage.ts';
 import { forgetNvram, pointNvramTo } from './nvram.ts';
 import { forgetTpmSource } from './tpm.ts';
 import { child, children, element, parseXml, printXml } from './xml.ts';
 
 /** A disk's new image. */
-export interface NewImage {
-  readonly path: string;
-  readonly format: 'qcow2' | 'raw';
-}
+export type NewImage =
+  | { readonly kind: 'file'; readonly path: string; readonly format: 'qcow2' | 'raw' }
+  | { readonly kind: 'rbd'; readonly image: RbdImage; readonly format: 'raw' };
 
 /** Who a domain is. */
 export interface DomainIdentity {
@@ -48,11 +48,28 @@ function pointTo(disk: Element, image: NewImage): void {
   for (const stale of ['backingStore', 'mirror', 'encryption', 'auth', 'source']) {
     for (const node of children(disk, stale)) disk.removeChild(node);
   }
-  disk.setAttribute('type', 'file');
+  disk.setAttribute('type', image.kind === 'file' ? 'file' : 'network');
   const driver = child(disk, 'driver') ?? element(disk, 'driver', { name: 'qemu' });
   if (driver.parentNode === null) disk.insertBefore(driver, disk.firstChild);
   driver.setAttribute('type', image.format);
-  disk.insertBefore(element(disk, 'source', { file: image.path }), driver.nextSibling);
+  const source =
+    image.kind === 'file' ? element(disk, 'source', { file: image.path }) : rbdSource(disk, image.image);
+  disk.insertBefore(source, driver.nextSibling);
+}
+
+function rbdSource(disk: Element, image: RbdImage): Element {
+  const { monitors, user, secret, confPath } = image.cluster;
+  const source = element(disk, 'source', { protocol: 'rbd', name: rbdPath(image) });
+  for (const { host, port } of monitors.map(serverOf))
+    source.appendChild(element(disk, 'host', { name: host, port }));
+  if (confPath !== '') source.appendChild(element(disk, 'config', { file: confPath }));
+  if (secret !== undefined) {
+    // libvirt has no name for a user without a secret.
+    const auth = element(disk, 'auth', { username: user === '' ? 'admin' : user });
+    auth.appendChild(element(disk, 'secret', { type: 'ceph', ...secret }));
+    source.appendChild(auth);
+  }
+  return source;
 }
 
 function rename(root: Element, identity: DomainIdentity): void {

@@ -18,6 +18,8 @@ export interface Virsh {
 
 export interface VirshOptions {
   readonly deadlineMs?: number;
+  /** Tables with the headings that people expect. */
+  readonly headings?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -27,8 +29,9 @@ const DEADLINE_MS = 60_000;
 export function virshAt(uri: string, logger: Logger): Virsh {
   const attempt = async (args: readonly string[], options: VirshOptions = {}): Promise<RunResult> => {
     logger.debug('virsh', { command: args.join(' ') });
+    const quiet = options.headings === true ? [] : ['--quiet'];
     try {
-      return await run('virsh', ['--quiet', '--connect', uri, ...args], {
+      return await run('virsh', [...quiet, '--connect', uri, ...args], {
         deadlineMs: options.deadlineMs ?? DEADLINE_MS,
         signal: options.signal,
       });

@@ -1,5 +1,5 @@
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { run } from './run.ts';
 
 /** Whether reading in the idle I/O class means anything. */
@@ -12,6 +12,8 @@ export interface IdleIo {
 /**
  * Whether a process reads in the idle class (ionice(1)) and the disks under all these files or block devices heed it.
  * That is so with the scheduler bfq, and with mq-deadline since it knows classes at all.
+ *
+ * @param sources absolute paths, or the names of volumes on the network
  */
 export async function idleIoEffect(pid: number, sources: readonly string[]): Promise<IdleIo> {
   const no = (reason: string): IdleIo => ({ effective: false, reason });
@@ -34,6 +36,7 @@ export async function idleIoEffect(pid: number, sources: readonly string[]): Pro
 
 /** The names of the disks of this host under a file or a block device, as in /sys/block; none for a network. */
 async function disksUnder(path: string): Promise<readonly string[]> {
+  if (!isAbsolute(path)) return [];
   const found = await stat(path);
   const device = found.isBlockDevice() ? found.rdev : found.dev;
   // As in glibc's gnu_dev_major and gnu_dev_minor, for the numbers that Linux gives out.

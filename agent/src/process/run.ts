@@ -16,6 +16,12 @@ export interface RunResult {
 /** A program could not be started, was killed, or took too long. A plain exit code, whatever it is, is not one. */
 export class ProgramFailed extends Error {
   override readonly name = 'ProgramFailed';
+  /** Whether there is no such program on this host. */
+  readonly isMissing: boolean;
+  constructor(message: string, isMissing = false) {
+    super(message);
+    this.isMissing = isMissing;
+  }
 }
 
 /** Arguments of setpriv(1): whoever is killed must not leave programs behind that nobody waits for. */
@@ -45,7 +51,7 @@ export async function run(file: string, args: readonly string[], options: RunOpt
     throw new ProgramFailed(`${file} ${args[0] ?? ''}: ${why ?? 'failed'}`);
   }
   if (result.exitCode === 127 && result.stderr.startsWith('setpriv:')) {
-    throw new ProgramFailed(`${file} cannot be run: ${result.stderr.trim()}`);
+    throw new ProgramFailed(`${file} cannot be run: ${result.stderr.trim()}`, true);
   }
   return { exitCode: result.exitCode, stdout: result.stdout, stderr: result.stderr };
 }

@@ -28,7 +28,7 @@ describe('the map of a disk', () => {
     const path = join(directory.path, 'a, "b" ö.raw');
     await rawSource(path);
     const options = { driver: 'raw', file: { driver: 'file', filename: path } };
-    const map = await mapImage(options, undefined, directory.path, never);
+    const map = await mapImage(options, new Map(), directory.path, never);
     assert.deepEqual([map.virtualSizeBytes, joined(map.extents)], [8 * MIB, EXPECTED]);
   });
 
@@ -60,7 +60,7 @@ describe('the map of a disk', () => {
     await writeFile(path, 'not a qcow2');
     for (const filename of [path, join(directory.path, 'none')]) {
       const options = { driver: 'qcow2', file: { driver: 'file', filename } };
-      await assert.rejects(mapImage(options, undefined, directory.path, never), { reason: 'QEMU_FAILED' });
+      await assert.rejects(mapImage(options, new Map(), directory.path, never), { reason: 'QEMU_FAILED' });
     }
   });
 

@@ -42,28 +42,42 @@ export async function mapNbdExport(
   );
 }
 
-/** The map of an image, given as blockdev options that expect the volume's own key, in base64, under `source-key`. */
+/** Secrets in base64, by the ids under which QEMU shall know them. */
+export type SourceSecrets = ReadonlyMap<string, Secret>;
+
+/** The map of an image, given as blockdev options that name these secrets. */
 export async function mapImage(
   options: object,
-  secret: Secret | undefined,
+  secrets: SourceSecrets,
   runtimeDirectory: string,
   signal: AbortSignal,
 ): Promise<DiskMap> {
-  const map = (secretArgs: readonly string[]): ReturnType<typeof run> =>
-    run('qemu-img', ['map', '--output', 'json', ...secretArgs, `json:${JSON.stringify(options)}`], {
+  const args = ['map', '--output', 'json'];
+  const result = await withSecretArgs(runtimeDirectory, [...secrets], (secretArgs) =>
+    run('qemu-img', [...args, ...secretArgs, `json:${JSON.stringify(options)}`], {
       deadlineMs: 30 * MINUTE,
       signal,
-    });
-  const result =
-    secret === undefined
-      ? await map([])
-      : await withSecretPipe(runtimeDirectory, secret, (path) =>
-          map(['--object', `secret,id=source-key,format=base64,file=${path}`]),
-        );
+    }),
+  );
   if (result.exitCode !== 0) {
     throw new HoldfastError('QEMU_FAILED', `The image cannot be read: ${result.stderr.trim()}`);
   }
   return diskMap(JSON.parse(result.stdout) as MapEntry[]);
+}
+
+/** Gives a program of QEMU its secrets, each through a pipe of its own. */
+async function withSecretArgs<Result>(
+  directory: string,
+  [first, ...rest]: readonly (readonly [string, Secret])[],
+  use: (args: readonly string[]) => Promise<Result>,
+): Promise<Result> {
+  if (first === undefined) return use([]);
+  const [id, secret] = first;
+  return withSecretPipe(directory, secret, (path) =>
+    withSecretArgs(directory, rest, (args) =>
+      use(['--object', `secret,id=${id},format=base64,file=${path}`, ...args]),
+    ),
+  );
 }
 
 function diskMap(entries: readonly MapEntry[]): DiskMap {

@@ -6,7 +6,7 @@ import { imageOf, KEY, MIB, never, rawSource } from '../testing/daemon.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output } from '../testing/mount.ts';
 import { withSecretPipe } from '../process/secretPipe.ts';
-import { mapImage, totalBytes } from './extents.ts';
+import { mapImage, totalBytes, type SourceSecrets } from './extents.ts';
 import { checkImage } from './imageCheck.ts';
 import { imageFileName, layoutName, readOptions, type ImageLayout } from './layout.ts';
 
@@ -93,13 +93,14 @@ describe('an image laid out', () => {
   }
 });
 
-/** mapImage names the secret itself. */
+/** mapImage takes its secrets in base64. */
 function withBase64(options: object): object {
   return JSON.parse(
     JSON.stringify(options).replaceAll('"key-secret":"key"', '"key-secret":"source-key"'),
   ) as object;
 }
 
-function base64Key(secret: Secret | undefined): Secret | undefined {
-  return secret && new Secret(Buffer.from(secret.reveal()).toString('base64'));
+function base64Key(secret: Secret | undefined): SourceSecrets {
+  if (secret === undefined) return new Map();
+  return new Map([['source-key', new Secret(Buffer.from(secret.reveal()).toString('base64'))]]);
 }

@@ -2,13 +2,19 @@
 export interface ImageLayout {
   readonly compression: '' | 'zstd' | 'zlib';
   readonly encrypted: boolean;
+  /** Whether LUKS opens with a passphrase that people chose, so that guessing it must stay slow. */
+  readonly byPassphrase?: boolean;
 }
 
 /** The id under which QEMU knows the key of the backup. */
 export const KEY_SECRET_ID = 'backup-key';
 
-/** A 256-bit random key gains nothing from a slow derivation, which would cost seconds for each disk. */
-const KEY_DERIVATION_MS = 10;
+/**
+ * A 256-bit random key gains nothing from a slow derivation, which would cost seconds for each disk. A passphrase does:
+ * it gets QEMU's default.
+ */
+const keyDerivation = (layout: ImageLayout): object =>
+  layout.byPassphrase === true ? {} : { 'iter-time': 10 };
 
 /**
  * Of a compressed image. QEMU compresses cluster by cluster and reads the source in such pieces: four times QEMU's default
@@ -52,7 +58,7 @@ export function creationSteps(
           file: nodes.file,
           size: 0,
           'key-secret': KEY_SECRET_ID,
-          'iter-time': KEY_DERIVATION_MS,
+          ...keyDerivation(layout),
         },
         thenOpen: {
           driver: 'luks',
@@ -70,10 +76,7 @@ export function creationSteps(
   const key = { format: 'luks', 'key-secret': KEY_SECRET_ID };
   return [
     {
-      create: qcow2(
-        nodes.file,
-        layout.encrypted ? { encrypt: { ...key, 'iter-time': KEY_DERIVATION_MS } } : {},
-      ),
+      create: qcow2(nodes.file, layout.encrypted ? { encrypt: { ...key, ...keyDerivation(layout) } } : {}),
       thenOpen: {
         driver: 'qcow2',
         file: nodes.file,

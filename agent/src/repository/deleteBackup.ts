@@ -33,6 +33,33 @@ export async function deleteBackup(
   return { freedBytes: BigInt(freedBytes) };
 }
 
+/**
+ * Removes a backup with CloudStack's names, of Holdfast or of CloudStack's own script, and what a failed one left. Nothing
+ * in it says whose it is, so a folder with folders in it, such as that of all backups of a VM, is not taken for one.
+ *
+ * @throws HoldfastError INVALID_REQUEST
+ */
+export async function deleteCloudStackBackup(
+  repository: Repository,
+  folder: string,
+): Promise<{ readonly freedBytes: bigint }> {
+  await repository.probe();
+  const folders = await repository.foldersIn(folder);
+  if (folders !== undefined && folders.length > 0) {
+    throw new HoldfastError(
+      'INVALID_REQUEST',
+      `${repository.pathOf(folder)} is not a backup: there are folders in it, such as ${JSON.stringify(folders[0])}. ` +
+        'Nothing was removed.',
+    );
+  }
+  const doomed = partialFolder(folder);
+  const left = await repository.removeFolder(doomed);
+  if (folders === undefined) return { freedBytes: BigInt(left.freedBytes) };
+  await repository.renameFolder(folder, doomed);
+  const { freedBytes } = await repository.removeFolder(doomed);
+  return { freedBytes: BigInt(left.freedBytes + freedBytes) };
+}
+
 /** A manifest that cannot be read does not keep a damaged backup from being deleted: the folder's name has its id. */
 async function requireSame(repository: Repository, folder: string, backupId: string): Promise<void> {
   const path = `${folder}/${MANIFEST_FILE}`;

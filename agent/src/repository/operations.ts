@@ -46,6 +46,8 @@ export interface Operations {
   readFile(path: string, maxBytes: number): Promise<Uint8Array | undefined>;
   /** A file's length in bytes; undefined when there is none. */
   fileBytes(path: string): Promise<number | undefined>;
+  /** The names of the folders in a folder; undefined when it is not there. */
+  foldersIn(path: string): Promise<readonly string[] | undefined>;
   /** Whether a folder is there. */
   hasFolder(path: string): Promise<boolean>;
   /** Makes a folder's entries durable. */
@@ -151,6 +153,10 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       }
     },
     fileBytes: async (path) => (await stat(at(path)).catch(ifMissing))?.size,
+    foldersIn: async (path) =>
+      (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
+        ?.filter((entry) => entry.isDirectory())
+        .map(({ name }) => name),
     hasFolder: async (path) => (await stat(at(path)).catch(ifMissing))?.isDirectory() ?? false,
     syncFolder: (path) => syncFolder(at(path)),
     renameFolder: async (from, to) => {

@@ -157,6 +157,7 @@ export function openRepository(
     writeFile: call('writeFile'),
     readFile: call('readFile'),
     fileBytes: call('fileBytes'),
+    foldersIn: call('foldersIn'),
     hasFolder: call('hasFolder'),
     syncFolder: call('syncFolder'),
     renameFolder: call('renameFolder'),

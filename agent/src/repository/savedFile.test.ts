@@ -15,7 +15,12 @@ describe('a small file beside the images', () => {
       try {
         const key = encrypted ? new Secret(await generateX25519Identity()) : undefined;
         const content = Buffer.from('what a guest wrote');
-        const saved = await writeSavedFile(repository, '.', 'nvram.fd', content, key);
+        const saved = await writeSavedFile(
+          (name, bytes) => repository.writeFile(name, bytes),
+          'nvram.fd',
+          content,
+          key,
+        );
         assert.deepEqual(await readdir(directory.path), [saved.file]);
         assert.equal(saved.file, encrypted ? 'nvram.fd.age' : 'nvram.fd');
         const path = join(directory.path, saved.file);

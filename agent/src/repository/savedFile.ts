@@ -11,17 +11,19 @@ const ENCRYPTED_SUFFIX = '.age';
 /** The largest file that is kept beside the images: UEFI variables have up to 64 MiB on some architectures. */
 export const MAX_SAVED_BYTES = 128 * 1024 * 1024;
 
+/** Writes a file beside the images of a backup. */
+export type WriteFile = (name: string, content: Uint8Array) => Promise<void>;
+
 /** Writes a small file beside the images, encrypted to the backup's key when there is one. */
 export async function writeSavedFile(
-  repository: Repository,
-  folder: string,
+  write: WriteFile,
   name: string,
   content: Uint8Array,
   key: Secret | undefined,
 ): Promise<SavedFile> {
   const bytes = key === undefined ? content : await encrypt(content, key);
   const file = key === undefined ? name : `${name}${ENCRYPTED_SUFFIX}`;
-  await repository.writeFile(`${folder}/${file}`, bytes);
+  await write(file, bytes);
   return { file, sha256: sha256(bytes), storedBytes: BigInt(bytes.length) };
 }
 

@@ -28,8 +28,8 @@ export interface CopyOptions {
   readonly job: { readonly kind: 'backup'; readonly compress: boolean } | { readonly kind: 'mirror' };
   /** The stages that this one pass is: blockjob and convert, and encrypt when that is on. */
   readonly stages: readonly Stage[];
-  /** Looked at all the time; throws when the copy must be given up. */
-  readonly watch: () => void;
+  /** Looked at all the time, with how long nothing has moved; throws when the copy must be given up. */
+  readonly watch: (idleMs: number) => void;
   /** Gives a failed job its real reason, or undefined. */
   readonly explain: (error: string) => Promise<HoldfastError | undefined>;
 }
@@ -66,7 +66,11 @@ export async function* copy(
   const startedMs = now().getTime();
   const next = waitsForJobs(daemon);
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
-  const release = await control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job));
+  const release = await control
+    .steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job))
+    .catch((error: unknown) => explained(error, options));
+  let movedBytes = 0;
+  let movedAtMs = startedMs;
   try {
     for (;;) {
       const jobs = await daemon.jobs();
@@ -85,10 +89,17 @@ export async function* copy(
           transferredBytes: new Map(readings.map((reading) => [reading.target, reading.fileBytes])),
         };
       }
-      options.watch();
+      const moved = sumOf(readings);
+      if (moved !== movedBytes) {
+        movedBytes = moved;
+        movedAtMs = now().getTime();
+      }
+      options.watch(now().getTime() - movedAtMs);
       await next(POLL_MS, control.signal);
       control.signal.throwIfAborted();
     }
+  } catch (error) {
+    return await explained(error, options);
   } finally {
     await release();
   }
@@ -104,6 +115,18 @@ function waitsForJobs({ qmp }: StorageDaemon): (ms: number, signal: AbortSignal)
     await sleep(ms, undefined, { signal: AbortSignal.any([signal, changed.signal]) }).catch(() => undefined);
     changed = new AbortController();
   };
+}
+
+/** A source that hangs can hold QEMU's monitor too, which then does not answer and cannot say why. */
+async function explained(error: unknown, options: CopyOptions): Promise<never> {
+  if (error instanceof HoldfastError && error.reason === 'QEMU_FAILED')
+    throw (await options.explain(error.message)) ?? error;
+  throw error;
+}
+
+/** Anything that a job did changes it. */
+function sumOf(readings: readonly DiskReading[]): number {
+  return readings.reduce((sum, reading) => sum + reading.processedBytes + reading.fileBytes, 0);
 }
 
 async function startJobs(

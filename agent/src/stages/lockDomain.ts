@@ -2,6 +2,7 @@ import { link, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { DomainId } from '../libvirt/domains.ts';
+import { sha256 } from '../repository/manifestFile.ts';
 import type { JobContext } from './context.ts';
 
 /**
@@ -11,7 +12,10 @@ import type { JobContext } from './context.ts';
  */
 export async function lockDomain(context: JobContext, domain: DomainId): Promise<void> {
   await mkdir(context.locksDirectory, { recursive: true, mode: 0o700 });
-  const lock = join(context.locksDirectory, domain.uuid);
+  const lock = join(
+    context.locksDirectory,
+    domain.uuid === '' ? sha256(Buffer.from(domain.name)) : domain.uuid,
+  );
   const { jobId } = context.header;
   await context.undo.promise({ kind: 'release-lock', path: lock, owner: jobId });
   // Linking a finished file: the lock is never there without its owner's id in it.

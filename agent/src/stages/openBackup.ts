@@ -74,3 +74,8 @@ export async function savedContent(backup: PublishedBackup, file: string): Promi
   if (bytes === undefined) throw new Error(`${file} was not read`);
   return decryptSavedFile(bytes, backup.manifest.encryption === undefined ? undefined : backup.secret);
 }
+
+/** The XML of the backed-up domain. */
+export async function domainXmlOf(backup: PublishedBackup): Promise<string> {
+  return Buffer.from(await savedContent(backup, backup.manifest.domainXmlFile)).toString('utf8');
+}

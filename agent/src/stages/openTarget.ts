@@ -1,4 +1,3 @@
-import { truncate } from 'node:fs/promises';
 import {
   creationSteps,
   fileOptions,
@@ -50,14 +49,19 @@ export async function closeTarget(daemon: StorageDaemon, target: Target): Promis
     await daemon.qmp.execute('blockdev-del', { 'node-name': node });
 }
 
-/** Opens a raw file for writing, with a hole of the disk's size in it. */
-export async function openRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
-  await truncate(target.path, target.virtualSizeBytes);
+/** A raw image: the options of the storage that it lies on, such as file or rbd. */
+export interface RawTarget {
+  readonly nodes: TargetNodes;
+  readonly storage: object;
+}
+
+/** Opens raw storage of the disk's size, all of it holes, for writing. */
+export async function openRawTarget(daemon: StorageDaemon, target: RawTarget): Promise<void> {
   for (const options of rawOptions(target)) await daemon.qmp.execute('blockdev-add', options);
 }
 
-/** Closes a raw file that was written, with the error of its last writes. */
-export async function closeRawTarget(daemon: StorageDaemon, target: Target): Promise<void> {
+/** Closes raw storage that was written, with the error of its last writes. */
+export async function closeRawTarget(daemon: StorageDaemon, target: RawTarget): Promise<void> {
   for (const options of rawOptions(target).reverse()) {
     await reopenReadOnly(daemon, options);
   }
@@ -71,9 +75,9 @@ async function reopenReadOnly(daemon: StorageDaemon, options: object): Promise<v
   await daemon.qmp.execute('blockdev-reopen', args, FLUSH_DEADLINE_MS);
 }
 
-function rawOptions({ nodes, path }: Target): object[] {
+function rawOptions({ nodes, storage }: RawTarget): object[] {
   return [
-    { ...fileOptions(path, nodes.file), discard: 'unmap' },
+    { ...storage, 'node-name': nodes.file, discard: 'unmap' },
     { driver: 'raw', file: nodes.file, 'node-name': nodes.image, discard: 'unmap', 'detect-zeroes': 'unmap' },
   ];
 }

@@ -1,35 +1,34 @@
 import { dirname } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { Secret } from '@holdfast/common/secret.ts';
+import type { Secret } from '@holdfast/common/secret.ts';
 import type { RepositoryRef, TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { ExcludedDisk } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { Undoing } from '../jobs/undo.ts';
-import { domainState, findDomain, type DomainId } from '../libvirt/domains.ts';
+import { keyOf, layoutOf, type BackupFile, type BackupLayout } from '../layouts/layout.ts';
+import { stateNow, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml, type DomainDisk, type DomainXml } from '../libvirt/domainXml.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
+import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
 import { mapImage, type Extent } from '../qemu/extents.ts';
-import {
-  imageFileName,
-  KEY_SECRET_ID,
-  targetNodes,
-  type ImageLayout,
-  type TargetNodes,
-} from '../qemu/layout.ts';
+import { KEY_SECRET_ID, targetNodes, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, storageDaemonPids, type StorageDaemon } from '../qemu/storageDaemon.ts';
-import { backupFolder, partialFolder, ZONE_KEYS_FOLDER } from '../repository/layout.ts';
+import { partialFolder } from '../repository/layout.ts';
 import { withoutPassword, type Repository } from '../repository/repository.ts';
 import { chooseTransport, type ChosenTransport } from '../transport/choose.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
+import { domainStarted } from './domainStarted.ts';
 import { lockDomain } from './lockDomain.ts';
 import { openTarget } from './openTarget.ts';
-import { selectDisks } from './selectDisks.ts';
-import { stoppedSource, type StoppedSource } from './source.ts';
+import { requireVolume, stoppedSource, type StoppedSource } from './source.ts';
+import { findSubject } from './subject.ts';
 
 /** A disk with its source and its empty image. */
 export interface PreparedDisk {
   readonly disk: DomainDisk;
+  /** Its name in its own storage, empty when that is its path. */
+  readonly volumeId: string;
   readonly virtualSizeBytes: number;
   /** The image's file name in the backup's folder. */
   readonly file: string;
@@ -45,10 +44,11 @@ export interface Prepared {
   readonly transport: ChosenTransport;
   readonly idleIo: IdleIo;
   readonly xml: DomainXml;
-  /** The XML that restores the domain. */
-  readonly persistentXml: string;
   readonly repository: Repository;
   readonly repositoryRef: RepositoryRef;
+  readonly backupLayout: BackupLayout;
+  /** What is kept of the domain beside its disks. */
+  readonly domainFiles: readonly BackupFile[];
   /** The folder under its final name. */
   readonly folder: string;
   readonly partial: Undoing;
@@ -66,17 +66,10 @@ export async function* prepare(
   start: TakeBackupStart,
 ): AsyncGenerator<JobEvent, StageEnd<Prepared>, undefined> {
   const { virsh, control } = context;
-  const domain = await findDomain(virsh, start.domain);
-  const running = isRunning(domain, await domainState(virsh, domain.uuid));
-  const [liveXml, persistentXml, ofLibvirt] = await Promise.all([
-    virsh.command(['dumpxml', domain.uuid]),
-    virsh.command(['dumpxml', '--inactive', domain.uuid]),
-    running ? runningBackup(virsh, domain.uuid) : undefined,
-  ]);
-  const xml = readDomainXml(liveXml);
-  const { included, excluded } = selectDisks(domain.name, xml.disks);
+  const subject = await findSubject(virsh, start);
+  const { domain, running, xml, included, excluded } = subject;
   refuseUnsafe(start, included);
-  if (ofLibvirt !== undefined) {
+  if (running && (await runningBackup(virsh, domain.uuid)) !== undefined) {
     throw new HoldfastError(
       'DOMAIN_BUSY',
       'libvirt already runs a backup of the domain. Try again when it has ended.',
@@ -84,14 +77,24 @@ export async function* prepare(
   }
   const scratchRoot = dirname(context.scratchDirectory);
   const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
+  const layout: ImageLayout = {
+    compression: (start.options?.compression ?? '') as ImageLayout['compression'],
+    encrypted: keyOf(start) !== undefined,
+    byPassphrase: start.passphrase !== '',
+  };
+  const backupLayout = layoutOf(start);
+  const imageNames = await backupLayout.imageNames(included, layout);
+  const domainFiles = await backupLayout.domainFiles(virsh, subject);
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
-  const [disks] = await Promise.all([
-    Promise.all(included.map((disk) => describe(context, domain, running, disk))),
+  const [offered] = await Promise.all([
+    running ? Promise.all(included.map((disk) => describeOffered(context, domain, disk))) : undefined,
+    running ? undefined : Promise.all(included.map((disk) => requireVolume(context, disk))),
     repository.probe(),
   ]);
 
   await lockDomain(context, domain);
+  const disks = offered ?? (await openVolumes(context, domain, included));
   if (transport.unexpected) {
     yield warning(
       'PUSH_CHOSEN',
@@ -105,26 +108,22 @@ export async function* prepare(
       disk.target,
     );
   }
-  const known = readDomainXml(persistentXml).disks.map((disk) => disk.target);
-  for (const disk of included.filter((candidate) => !known.includes(candidate.target))) {
+  const known = running ? readDomainXml(subject.persistentXml).disks : included;
+  for (const disk of included.filter(({ target }) => !known.some((other) => other.target === target))) {
     yield warning(
       'DISK_NOT_IN_CONFIG',
       `Disk ${disk.target} is in the backup, but not in the domain's persistent configuration: a restored domain lacks it.`,
       disk.target,
     );
   }
-  const layout: ImageLayout = {
-    compression: (start.options?.compression ?? '') as ImageLayout['compression'],
-    encrypted: start.key !== undefined,
-  };
-  const folder = backupFolder(domain.uuid, context.now(), start.backupId);
+  const folder = backupLayout.folder(domain, context.now());
+  await backupLayout.ready(repository, folder);
   const partial = await context.undo.promise({
     kind: 'remove-folder',
     repository: withoutPassword(repositoryRef),
     folder: partialFolder(folder),
   });
   await repository.makeFolder(partialFolder(folder));
-  if (start.key !== undefined) await storeZoneKey(repository, start.key.keyId, start.key.zoneKeyFile);
 
   const daemonStop = await context.undo.promise({
     kind: 'stop-storage-daemon',
@@ -143,11 +142,11 @@ export async function* prepare(
         daemonPid,
         included.map((disk) => disk.source),
       );
-  const key = start.key === undefined ? undefined : new Secret(start.key.secret);
+  const key = keyOf(start);
   if (key !== undefined) await daemon.addSecret(KEY_SECRET_ID, key);
-  const prepared = disks.map((disk) => ({
+  const prepared = disks.map((disk, index) => ({
     ...disk,
-    file: imageFileName(disk.disk.target, layout),
+    file: imageNames[index] ?? '',
     nodes: targetNodes(disk.disk.target),
   }));
   for (const disk of prepared) await repository.createFile(`${partialFolder(folder)}/${disk.file}`);
@@ -167,9 +166,10 @@ export async function* prepare(
     transport,
     idleIo,
     xml,
-    persistentXml,
     repository,
     repositoryRef,
+    backupLayout,
+    domainFiles,
     folder,
     partial,
     layout,
@@ -182,19 +182,9 @@ export async function* prepare(
   return { result };
 }
 
-function isRunning(domain: DomainId, state: string): boolean {
-  if (state === 'running') return true;
-  if (state === 'shut off') return false;
-  throw new HoldfastError(
-    'DOMAIN_STATE',
-    `Domain ${JSON.stringify(domain.name)} is ${state}; only a running domain or one that is shut off can be backed up.`,
-    { metadata: { state } },
-  );
-}
-
 function refuseUnsafe(start: TakeBackupStart, disks: readonly DomainDisk[]): void {
   const encrypted = disks.filter((disk) => disk.encryption !== undefined).map((disk) => disk.target);
-  if (encrypted.length === 0 || start.key !== undefined || start.options?.allowPlaintext === true) return;
+  if (encrypted.length === 0 || keyOf(start) !== undefined || start.options?.allowPlaintext === true) return;
   throw new HoldfastError(
     'SOURCE_ENCRYPTED',
     `The source volumes of disks ${encrypted.join(', ')} are encrypted and the backup would not be. Turn encryption ` +
@@ -202,42 +192,54 @@ function refuseUnsafe(start: TakeBackupStart, disks: readonly DomainDisk[]): voi
   );
 }
 
-/** A stopped disk's image is mapped now, which proves that it can be read; a running one's when QEMU offers it. */
-async function describe(
+type DescribedDisk = Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'>;
+
+/** A disk that the running domain's QEMU will offer; where its data is, is known then. */
+async function describeOffered(
+  { virsh }: JobContext,
+  domain: DomainId,
+  disk: DomainDisk,
+): Promise<DescribedDisk> {
+  const info = await virsh.command(['domblkinfo', domain.uuid, disk.target]);
+  const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
+  if (virtualSizeBytes > 0)
+    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: undefined };
+  throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
+}
+
+/**
+ * Maps the volumes of a stopped domain, which proves that they can be read. Snapshots are of one instant when the domain
+ * is still at rest after the last of them.
+ */
+async function openVolumes(
   context: JobContext,
   domain: DomainId,
-  running: boolean,
-  disk: DomainDisk,
-): Promise<Pick<PreparedDisk, 'disk' | 'virtualSizeBytes' | 'stopped'>> {
-  if (running) {
-    const info = await context.virsh.command(['domblkinfo', domain.uuid, disk.target]);
-    const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
-    if (virtualSizeBytes > 0) return { disk, virtualSizeBytes, stopped: undefined };
-    throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
-  }
-  const source = await stoppedSource(context.virsh, disk);
+  included: readonly DomainDisk[],
+): Promise<readonly DescribedDisk[]> {
+  const disks: DescribedDisk[] = [];
+  // One after the other: when one fails, none of the others may still be making its snapshot.
+  for (const disk of included) disks.push(await openVolume(context, disk));
+  const hasSnapshots = disks.some(({ stopped }) => stopped?.snapshot === true);
+  if (hasSnapshots && (await stateNow(context.virsh, domain)) !== 'shut off') throw domainStarted(domain);
+  return disks;
+}
+
+async function openVolume(context: JobContext, disk: DomainDisk): Promise<DescribedDisk> {
+  const source = await stoppedSource(context, disk);
   try {
-    const map = await mapImage(
-      source.options('source-key'),
-      source.secret,
+    const { virtualSizeBytes, extents } = await mapImage(
+      source.options,
+      source.secrets,
       context.runtimeDirectory,
       context.control.signal,
     );
-    return { disk, virtualSizeBytes: map.virtualSizeBytes, stopped: { ...source, extents: map.extents } };
+    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: { ...source, extents } };
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError('DISK_UNSUPPORTED', `Disk ${disk.target} (${disk.source}): ${error.message}`, {
       cause: error,
     });
   }
-}
-
-/** Writes the zone's key under its passphrase to the repository, unless it is there already. */
-async function storeZoneKey(repository: Repository, keyId: string, content: Uint8Array): Promise<void> {
-  const path = `${ZONE_KEYS_FOLDER}/${keyId}.age`;
-  await repository.makeFolder(ZONE_KEYS_FOLDER);
-  const stored = await repository.readFile(path, 65_536);
-  if (stored === undefined || !Buffer.from(stored).equals(content)) await repository.writeFile(path, content);
 }
 
 /** A message field that the api has checked to be there. */

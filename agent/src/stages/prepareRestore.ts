@@ -4,25 +4,27 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import type { RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { ImageFormat } from '@holdfast/proto/holdfast/v1/backup.ts';
-import type { FileLink, Undoing } from '../jobs/undo.ts';
-import { mapImage } from '../qemu/extents.ts';
-import { KEY_SECRET_ID, readOptions, targetNodes, type ImageLayout } from '../qemu/layout.ts';
+import { rbdWith } from '../ceph/rbd.ts';
+import type { Undoing } from '../jobs/undo.ts';
+import { mapImage, type SourceSecrets } from '../qemu/extents.ts';
+import { KEY_SECRET_ID, readOptions, targetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import type { JobContext } from './context.ts';
 import { addLimit, LIMIT_GROUP, type CopyDisk } from './copy.ts';
 import type { PublishedBackup, PublishedDisk } from './openBackup.ts';
-import { openRawTarget, openTarget } from './openTarget.ts';
+import { CLUSTER_KEY_ID, openPool } from './restorePool.ts';
+import { openPlace, type RestorePlace } from './restorePlace.ts';
 
 /** A disk that is being restored. */
-export interface RestoreDisk extends CopyDisk, FileLink {
+export interface RestoreDisk extends CopyDisk {
   readonly virtualSizeBytes: number;
+  readonly place: RestorePlace;
   /** Removes the temporary name. */
   readonly temporaryGone: Undoing;
 }
 
 export interface PreparedRestore {
   readonly backup: PublishedBackup;
-  readonly format: 'qcow2' | 'raw';
   readonly disks: readonly RestoreDisk[];
   readonly daemon: StorageDaemon;
   readonly daemonStop: Undoing;
@@ -30,13 +32,21 @@ export interface PreparedRestore {
   readonly xmlPath: string | undefined;
 }
 
-/** A restored qcow2 is a plain one. */
-export const RESTORED_LAYOUT: ImageLayout = { compression: '', encrypted: false };
+/** A disk with the place that it will have. */
+interface PlacedDisk {
+  readonly disk: PublishedDisk;
+  readonly place: RestorePlace;
+}
+
+interface MadeDisk extends PlacedDisk {
+  readonly temporaryGone: Undoing;
+}
 
 /**
  * Makes the empty images under temporary names, beside where they will be.
  *
- * @throws HoldfastError DISK_NOT_FOUND, DIRECTORY_UNUSABLE, TARGET_EXISTS before anything is made.
+ * @throws HoldfastError DISK_NOT_FOUND, DIRECTORY_UNUSABLE, TARGET_EXISTS, VOLUME_NOT_FOUND, VOLUME_REFUSED,
+ *   VOLUME_STALLED before anything is made.
  */
 export async function prepareRestore(
   context: JobContext,
@@ -44,24 +54,39 @@ export async function prepareRestore(
   backup: PublishedBackup,
 ): Promise<PreparedRestore> {
   const wanted = chooseDisks(backup, start.disks);
-  await requireDirectory(start.directory);
-  const format = start.format === ImageFormat.IMAGE_FORMAT_RAW ? 'raw' : 'qcow2';
   const stem = fileStem(start.domainName === '' ? backup.manifest.domainName : start.domainName);
-  const finalOf = (disk: PublishedDisk): string => join(start.directory, `${stem}-${disk.target}.${format}`);
   const xmlPath = start.disks.length === 0 ? join(start.directory, `${stem}.xml`) : undefined;
-  for (const path of [...wanted.map(finalOf), ...(xmlPath === undefined ? [] : [xmlPath])])
-    await requireFree(path);
+  if (start.rbd === undefined || xmlPath !== undefined) await requireDirectory(start.directory);
+  if (xmlPath !== undefined) await requireFree(xmlPath);
+  const rbd = start.rbd === undefined ? undefined : await openPool(context, start.rbd, backup);
+  const placed: PlacedDisk[] = [];
+  for (const disk of wanted) {
+    const name = `${stem}-${disk.target}`;
+    const place = rbd === undefined ? filePlace(context, start, name) : await rbd.place(name);
+    placed.push({ disk, place });
+  }
+  for (const { place } of placed) if (place.kind === 'file') await requireFree(place.final);
 
+  // Before the daemon, so that it is undone after it: an image that is open cannot be removed.
+  const made: MadeDisk[] = [];
+  for (const each of placed) made.push({ ...each, temporaryGone: await makeEmpty(context, each) });
   const daemonStop = await context.undo.promise({
     kind: 'stop-storage-daemon',
     directory: context.runtimeDirectory,
   });
   const daemon = await startStorageDaemon(context.runtimeDirectory, context.logger, context.control.signal);
   if (backup.secret !== undefined) await daemon.addSecret(KEY_SECRET_ID, backup.secret);
+  if (rbd?.key !== undefined) await daemon.addSecret(CLUSTER_KEY_ID, rbd.key, 'base64');
   await addLimit(daemon);
   const disks: RestoreDisk[] = [];
-  for (const disk of wanted) disks.push(await openDisk(context, daemon, disk, format, finalOf(disk)));
-  return { backup, format, disks, daemon, daemonStop, xmlPath };
+  for (const each of made) disks.push(await openDisk(context, daemon, each));
+  return { backup, disks, daemon, daemonStop, xmlPath };
+}
+
+function filePlace(context: JobContext, start: RestoreBackupStart, name: string): RestorePlace {
+  const format = start.format === ImageFormat.IMAGE_FORMAT_RAW ? 'raw' : 'qcow2';
+  const final = join(start.directory, `${name}.${format}`);
+  return { kind: 'file', format, temporary: `${final}.${context.header.jobId}.partial`, final };
 }
 
 function chooseDisks(backup: PublishedBackup, targets: readonly string[]): readonly PublishedDisk[] {
@@ -102,18 +127,18 @@ export function fileStem(domainName: string): string {
 async function openDisk(
   context: JobContext,
   daemon: StorageDaemon,
-  disk: PublishedDisk,
-  format: 'qcow2' | 'raw',
-  final: string,
+  { disk, place, temporaryGone }: MadeDisk,
 ): Promise<RestoreDisk> {
   const { target, manifest } = disk;
   const encrypted = disk.secret !== undefined;
   const virtualSizeBytes = Number(manifest.virtualSizeBytes);
-  const base64Key =
-    disk.secret === undefined ? undefined : new Secret(Buffer.from(disk.secret.reveal()).toString('base64'));
+  const secrets: SourceSecrets =
+    disk.secret === undefined
+      ? new Map()
+      : new Map([['source-key', new Secret(Buffer.from(disk.secret.reveal()).toString('base64'))]]);
   const map = await mapImage(
     readOptions(disk.layout, encrypted, disk.path, 'source-key'),
-    base64Key,
+    secrets,
     context.runtimeDirectory,
     context.control.signal,
   );
@@ -131,14 +156,8 @@ async function openDisk(
     'read-only': true,
     file: { ...readOptions(disk.layout, encrypted, disk.path, KEY_SECRET_ID), 'read-only': true },
   });
-  const temporary = `${final}.${context.header.jobId}.partial`;
-  const temporaryGone = await context.undo.promise({ kind: 'remove-local', path: temporary });
-  await (await open(temporary, 'wx', 0o600)).close();
+  await openPlace(daemon, { target, virtualSizeBytes, place }, context.control.signal);
   const nodes = targetNodes(target);
-  const opened = { nodes, layout: RESTORED_LAYOUT, virtualSizeBytes, path: temporary };
-  await (format === 'raw'
-    ? openRawTarget(daemon, opened)
-    : openTarget(daemon, opened, context.control.signal));
   return {
     target,
     sourceNode,
@@ -147,8 +166,24 @@ async function openDisk(
     fileNode: nodes.file,
     extents: map.extents,
     virtualSizeBytes,
-    temporary,
-    final,
+    place,
     temporaryGone,
   };
+}
+
+async function makeEmpty(context: JobContext, { disk, place }: PlacedDisk): Promise<Undoing> {
+  if (place.kind === 'rbd') {
+    const { runtimeDirectory: directory } = context;
+    const gone = await context.undo.promise({
+      kind: 'remove-rbd-image',
+      image: place.temporary,
+      id: undefined,
+      directory,
+    });
+    await rbdWith(context.virsh, directory).create(place.temporary, Number(disk.manifest.virtualSizeBytes));
+    return gone;
+  }
+  const gone = await context.undo.promise({ kind: 'remove-local', path: place.temporary });
+  await (await open(place.temporary, 'wx', 0o600)).close();
+  return gone;
 }

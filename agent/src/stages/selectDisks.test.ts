@@ -12,6 +12,7 @@ const disk = (target: string, rest: Partial<DomainDisk> = {}): DomainDisk => ({
   transient: false,
   shareable: false,
   encryption: undefined,
+  rbd: undefined,
   ...rest,
 });
 
@@ -20,7 +21,7 @@ describe('the disks of a backup', () => {
     const { included, excluded } = selectDisks('d', [
       disk('vda'),
       disk('vdb', { shareable: true }),
-      disk('vdc', { encryption: { format: 'luks', secretUuid: 'u' } }),
+      disk('vdc', { encryption: { format: 'luks', secretUuid: 'u', engine: 'qemu' } }),
       disk('hda', { device: 'cdrom', readOnly: true }),
       disk('hdb', { device: 'cdrom', source: '' }),
       disk('fda', { device: 'floppy', source: '' }),

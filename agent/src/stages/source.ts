@@ -1,46 +1,113 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
+import { clusterKey } from '../ceph/clusterKey.ts';
+import { rbdWith } from '../ceph/rbd.ts';
+import { parseRbdPath, rbdOptions, type RbdImage } from '../ceph/rbdImage.ts';
 import type { DomainDisk } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
+import type { SourceSecrets } from '../qemu/extents.ts';
+import type { JobContext } from './context.ts';
 
 /** The image of a stopped domain's disk, as QEMU opens it. */
 export interface StoppedSource {
-  /** Options for blockdev-add and qemu-img; an encrypted volume's key is expected under `secretId`. */
-  options(secretId: string): object;
-  /** The volume's own key in base64; undefined when it is not encrypted. */
-  readonly secret: Secret | undefined;
+  /** Options for blockdev-add and qemu-img. */
+  readonly options: object;
+  /** The volume's own key and its storage's, in base64, by the ids that the options name. */
+  readonly secrets: SourceSecrets;
+  /** Whether it stays as it is when the domain is started. */
+  readonly snapshot: boolean;
+}
+
+type SourceContext = Pick<JobContext, 'header' | 'virsh' | 'undo' | 'runtimeDirectory'>;
+
+/**
+ * Finds out whether the volume of a stopped domain's disk is there and can be reached, as far as that can be asked without
+ * making anything.
+ *
+ * @throws HoldfastError DISK_UNSUPPORTED, VOLUME_NOT_FOUND, VOLUME_REFUSED, VOLUME_STALLED
+ */
+export async function requireVolume(
+  { virsh, runtimeDirectory }: Pick<JobContext, 'virsh' | 'runtimeDirectory'>,
+  disk: DomainDisk,
+): Promise<void> {
+  if (disk.rbd !== undefined) await rbdWith(virsh, runtimeDirectory).info(imageOf(disk, disk.rbd));
 }
 
 /**
  * Finds out how to open the image of a stopped domain's disk, read-only and without a lock: a lock would make the start
- * of the domain fail.
+ * of the domain fail. Of an RBD image that is a snapshot, made now and removed when the job ends.
  *
- * @throws HoldfastError DISK_UNSUPPORTED
+ * @throws HoldfastError DISK_UNSUPPORTED, VOLUME_NOT_FOUND, VOLUME_REFUSED, VOLUME_STALLED
  */
-export async function stoppedSource(virsh: Virsh, disk: DomainDisk): Promise<StoppedSource> {
-  const protocol = { file: 'file', block: 'host_device' }[disk.sourceType];
-  if (protocol === undefined || (disk.format !== 'qcow2' && disk.format !== 'raw')) {
-    throw new HoldfastError(
-      'DISK_UNSUPPORTED',
-      `Disk ${disk.target} (${disk.source}) has a source of type ${disk.sourceType} and format ${disk.format}; of a ` +
-        'stopped domain only qcow2 and raw images in files and block devices can be read. Start the domain and try again.',
-    );
+export async function stoppedSource(context: SourceContext, disk: DomainDisk): Promise<StoppedSource> {
+  if (disk.format !== 'qcow2' && disk.format !== 'raw') throw unsupported(disk);
+  const { file, secrets, snapshot } = await storageOf(context, disk);
+  if (disk.encryption?.format !== 'luks') {
+    return { options: { driver: disk.format, file, 'read-only': true }, secrets, snapshot };
   }
-  const file = { driver: protocol, filename: disk.source, locking: 'off', 'read-only': true };
-  const luks = disk.encryption?.format === 'luks';
-  const secret = luks ? await volumeKey(virsh, disk) : undefined;
+  if (disk.encryption.engine !== 'qemu') throw unsupported(disk);
+  const volumeSecret = `volume-key-${disk.target}`;
+  const options =
+    disk.format === 'raw'
+      ? { driver: 'luks', 'key-secret': volumeSecret, file, 'read-only': true }
+      : { driver: 'qcow2', file, 'read-only': true, encrypt: { format: 'luks', 'key-secret': volumeSecret } };
   return {
-    secret,
-    options: (secretId) => {
-      if (disk.format === 'raw') {
-        return luks
-          ? { driver: 'luks', 'key-secret': secretId, file, 'read-only': true }
-          : { driver: 'raw', file, 'read-only': true };
-      }
-      const encrypt = luks ? { encrypt: { format: 'luks', 'key-secret': secretId } } : {};
-      return { driver: 'qcow2', file, 'read-only': true, ...encrypt };
-    },
+    options,
+    secrets: new Map([...secrets, [volumeSecret, await volumeKey(context.virsh, disk)]]),
+    snapshot,
   };
+}
+
+interface Storage {
+  readonly file: object;
+  readonly secrets: SourceSecrets;
+  readonly snapshot: boolean;
+}
+
+async function storageOf(context: SourceContext, disk: DomainDisk): Promise<Storage> {
+  if (disk.rbd !== undefined) return snapshotOf(context, disk, disk.rbd);
+  const driver = { file: 'file', block: 'host_device' }[disk.sourceType];
+  if (driver === undefined) throw unsupported(disk);
+  return {
+    file: { driver, filename: disk.source, locking: 'off', 'read-only': true },
+    secrets: new Map(),
+    snapshot: false,
+  };
+}
+
+async function snapshotOf(
+  context: SourceContext,
+  disk: DomainDisk,
+  source: NonNullable<DomainDisk['rbd']>,
+): Promise<Storage> {
+  const image = imageOf(disk, source);
+  const snapshot = `holdfast-${context.header.jobId}`;
+  const { runtimeDirectory: directory } = context;
+  await context.undo.promise({ kind: 'remove-rbd-snapshot', image, snapshot, directory });
+  await rbdWith(context.virsh, directory).createSnapshot(image, snapshot);
+  const key = await clusterKey(context.virsh, image.cluster);
+  const keySecret = `cluster-key-${disk.target}`;
+  const options = rbdOptions(image, key === undefined ? undefined : keySecret);
+  return {
+    file: { ...options, snapshot, 'read-only': true },
+    secrets: new Map(key === undefined ? [] : [[keySecret, key]]),
+    snapshot: true,
+  };
+}
+
+function imageOf(disk: DomainDisk, { cluster, snapshot }: NonNullable<DomainDisk['rbd']>): RbdImage {
+  const image = parseRbdPath(cluster, disk.source);
+  if (image === undefined || snapshot !== '') throw unsupported(disk);
+  return image;
+}
+
+function unsupported(disk: DomainDisk): HoldfastError {
+  return new HoldfastError(
+    'DISK_UNSUPPORTED',
+    `Disk ${disk.target} (${disk.source}) has a source of type ${disk.sourceType} and format ${disk.format}; of a ` +
+      'stopped domain only qcow2 and raw images in files, block devices and RBD can be read, unless librbd encrypts ' +
+      'them. Start the domain and try again.',
+  );
 }
 
 async function volumeKey(virsh: Virsh, disk: DomainDisk): Promise<Secret> {

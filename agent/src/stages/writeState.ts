@@ -2,8 +2,7 @@ import type { Secret } from '@holdfast/common/secret.ts';
 import type { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { tpmStateFile } from '../libvirt/tpm.ts';
 import { LIBVIRT_METADATA_FILE, NVRAM_FILE } from '../repository/layout.ts';
-import type { Repository } from '../repository/repository.ts';
-import { writeSavedFile } from '../repository/savedFile.ts';
+import { writeSavedFile, type WriteFile } from '../repository/savedFile.ts';
 import type { DomainState } from './readState.ts';
 
 /** What a manifest says of a domain's state. */
@@ -11,14 +10,13 @@ export type SavedState = Pick<Manifest, 'nvram' | 'tpm' | 'interfaces' | 'blockD
 
 /** Writes a domain's state beside its images. */
 export async function writeState(
-  repository: Repository,
-  folder: string,
+  writeFile: WriteFile,
   state: DomainState,
   key: Secret | undefined,
 ): Promise<SavedState> {
   const { nvram, tpm, tpmState, metadata } = state;
   const write = (name: string, content: Uint8Array): ReturnType<typeof writeSavedFile> =>
-    writeSavedFile(repository, folder, name, content, key);
+    writeSavedFile(writeFile, name, content, key);
   return {
     nvram: nvram && { file: await write(NVRAM_FILE, nvram.content), format: nvram.format },
     tpm: tpm && {

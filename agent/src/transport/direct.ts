@@ -1,17 +1,18 @@
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { domainState } from '../libvirt/domains.ts';
+import { stateNow } from '../libvirt/domains.ts';
 import { watchForStart } from '../libvirt/lifecycle.ts';
 import { watchRepository } from '../repository/liveness.ts';
 import type { JobContext } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
+import { domainStarted } from '../stages/domainStarted.ts';
 import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
+import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 
 /**
  * Direct: the images of a domain that is shut off are read where they lie, without a lock, so that the domain can be
- * started at any time; then the copy is worth nothing.
+ * started at any time; then the copy is worth nothing, unless all of it comes from snapshots.
  *
  * @param stages that this one pass is: blockjob and convert, and encrypt when that is on
  */
@@ -21,17 +22,18 @@ export function directTransport(
   stages: readonly Stage[],
 ): Transport {
   const { virsh, control } = context;
-  const watch = watchForStart(virsh, prepared.domain.uuid);
+  const watch = watchForStart(virsh, prepared.domain);
+  const mayStart = prepared.disks.every(({ stopped }) => stopped?.snapshot === true);
   return {
     name: 'direct',
     begin: () => Promise.resolve(),
     copy: async function* () {
       const sources = await openSources(prepared, async ({ disk: { target }, stopped }) => {
         if (stopped === undefined) throw new Error(`disk ${target} has no source`);
-        const secretId = `source-key-${target}`;
-        if (stopped.secret !== undefined) await prepared.daemon.addSecret(secretId, stopped.secret, 'base64');
-        return { options: stopped.options(secretId), extents: stopped.extents };
+        for (const [id, secret] of stopped.secrets) await prepared.daemon.addSecret(id, secret, 'base64');
+        return { options: stopped.options, extents: stopped.extents };
       });
+      const images = watchSourceImages(context, prepared);
       const requireAnswer = watchRepository(prepared.repository);
       const end = yield* copy(
         prepared.daemon,
@@ -40,28 +42,22 @@ export function directTransport(
         {
           job: { kind: 'backup', compress: prepared.layout.compression !== '' },
           stages,
-          watch: () => {
-            if (watch.wasStarted()) throw domainStarted(prepared);
+          watch: (idleMs) => {
+            if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);
             requireAnswer();
+            images.whenIdle(idleMs);
           },
-          explain: () => Promise.resolve(undefined),
+          explain: () => images.fault(),
         },
         context.now,
       );
+      if (mayStart) return end;
       // A start that has ended again by now counts too: it may have written.
-      const state = await domainState(virsh, prepared.domain.uuid);
-      if (watch.wasStarted() || state !== 'shut off') throw domainStarted(prepared);
+      const state = await stateNow(virsh, prepared.domain);
+      if (watch.wasStarted() || state !== 'shut off') throw domainStarted(prepared.domain);
       return end;
     },
     end: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => watch.stop(),
   };
-}
-
-function domainStarted(prepared: Prepared): HoldfastError {
-  return new HoldfastError(
-    'DOMAIN_STARTED',
-    `Domain ${JSON.stringify(prepared.domain.name)} was started while its images were read, so the copy was thrown ` +
-      'away. Take the backup again: it will be one of a running domain.',
-  );
 }

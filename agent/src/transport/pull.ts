@@ -12,6 +12,7 @@ import type { Prepared } from '../stages/prepare.ts';
 import { guardScratch, requireScratchSpace, type ScratchGuard } from '../stages/scratch.ts';
 import { makeExportDirectory } from './exporter.ts';
 import { domainStopped } from './running.ts';
+import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 
 /**
@@ -75,6 +76,7 @@ export async function pullTransport(
       const { extents } = await mapNbdExport(socket, target, control.signal);
       return { options: { driver: 'nbd', server, export: target, 'read-only': true }, extents };
     });
+    const images = watchSourceImages(context, prepared);
     const requireAnswer = watchRepository(prepared.repository);
     return yield* copy(
       prepared.daemon,
@@ -83,13 +85,14 @@ export async function pullTransport(
       {
         job: { kind: 'backup', compress: prepared.layout.compression !== '' },
         stages,
-        watch: () => {
+        watch: (idleMs) => {
           if (guard?.failure !== undefined) throw guard.failure;
           requireAnswer();
+          images.whenIdle(idleMs);
         },
         explain: async () => {
           const state = await domainState(virsh, uuid).catch(() => 'gone');
-          return state === 'running' || state === 'paused' ? undefined : domainStopped(prepared, state);
+          return state === 'running' || state === 'paused' ? images.fault() : domainStopped(prepared, state);
         },
       },
       context.now,

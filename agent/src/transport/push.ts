@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { ImageWatch } from '../ceph/watchImages.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
 import { domainState } from '../libvirt/domains.ts';
 import { beginPushBackup, pushOutcome, type PushJob } from '../libvirt/pushBackup.ts';
@@ -15,6 +16,7 @@ import { exportFile, makeExportDirectory, mountExports, type Exporter } from './
 import { pushLimit, type PushLimit } from './pushLimit.ts';
 import { offerTargets, roundUp, withdrawTargets } from './pushTarget.ts';
 import { domainStopped } from './running.ts';
+import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 import { watchTargets, type Watchdog } from './watchdog.ts';
 
@@ -25,6 +27,7 @@ interface Push {
   readonly exporter: Exporter;
   readonly limit: PushLimit;
   readonly watchdog: Watchdog;
+  readonly images: ImageWatch;
 }
 
 const POLL_MS = 250;
@@ -68,7 +71,8 @@ export async function pushTransport(
     killWriter: () => killStorageDaemon(context.runtimeDirectory),
     nowMs: () => performance.now(),
   });
-  const push: Push = { context, prepared, exporter, limit, watchdog };
+  const images = watchSourceImages(context, prepared);
+  const push: Push = { context, prepared, exporter, limit, watchdog, images };
   let release: (() => Promise<void>) | undefined;
   let limited: Promise<void> | undefined;
   return {
@@ -112,12 +116,13 @@ export async function pushTransport(
 
 /** Follows the job to its good end. */
 async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly DiskReading[]> {
-  const { context, prepared, exporter, limit, watchdog } = push;
+  const { context, prepared, exporter, limit, watchdog, images } = push;
   const { control } = context;
   const startedMs = context.now().getTime();
   for (const stage of stages) yield { $case: 'stageStarted', value: { stage } };
   let latest: ReadonlyMap<string, PushJob> = new Map();
   let heardMs = startedMs;
+  let movedMs = startedMs;
   for (;;) {
     requireTargets(push);
     const nowMs = context.now().getTime();
@@ -128,7 +133,8 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
     });
     if (jobs !== undefined) {
       heardMs = nowMs;
-      noteProgress(watchdog, latest, jobs);
+      if (noteProgress(watchdog, latest, jobs)) movedMs = nowMs;
+      images.whenIdle(nowMs - movedMs);
       latest = new Map([...latest, ...jobs]);
     }
     for (const [target, message] of limit.complaints()) yield warning('LIMIT_NOT_APPLIED', message, target);
@@ -149,13 +155,17 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
   }
 }
 
+/** Whether any data moved. */
 function noteProgress(
   watchdog: Watchdog,
   before: ReadonlyMap<string, PushJob>,
   now: ReadonlyMap<string, PushJob>,
-): void {
-  for (const [target, { processedBytes }] of now)
-    if (before.get(target)?.processedBytes !== processedBytes) watchdog.progressed(target);
+): boolean {
+  const moved = [...now]
+    .filter(([target, { processedBytes }]) => before.get(target)?.processedBytes !== processedBytes)
+    .map(([target]) => target);
+  for (const target of moved) watchdog.progressed(target);
+  return moved.length > 0;
 }
 
 function readingOf(

@@ -60,7 +60,7 @@ describe('statistics', function () {
         { stage: 'encrypt', outputBytes: 6n },
       ],
     });
-    const result = { path: 'p', manifest, manifestSha256: 's' };
+    const result = { path: 'p', manifest, manifestSha256: 's', filesBytes: 0n };
     await store.db.transaction().execute(async (trx) => {
       const published = { id, zone, host: 'h', repository, result, manifest, key: undefined };
       await insertBackup(trx, published, new Date(at));

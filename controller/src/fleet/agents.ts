@@ -80,7 +80,10 @@ export function createAgents(): Agents {
     getHost: async (place, domain, correlationId) => {
       const agent = client(place);
       const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
-      return await naming(place, callUnary(agent.getHost.bind(agent), { domain }, options));
+      return await naming(
+        place,
+        callUnary(agent.getHost.bind(agent), { domain, withoutDomains: false }, options),
+      );
     },
     prepareRepository: async (place, request, correlationId) => {
       const agent = client(place);

@@ -133,6 +133,7 @@ describe('the key hierarchy', function () {
       bandwidthLimitMibps: 0n,
       passphrase: 'wrong guess',
       requestId: '',
+      rbd: undefined,
     });
     await refused(restore, 'KEY_WRONG');
     assert.equal(agent.jobs.size, 1);

@@ -40,6 +40,7 @@ export async function deleteBackup(
         repository: await parts.repositories.ref(repository),
         backupId: backup.id,
         path: backup.path,
+        cloudstack: undefined,
       },
     },
     operation: {

@@ -1,5 +1,6 @@
 import { isAbsolute, normalize } from 'node:path/posix';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { requireRbdTarget } from '@holdfast/common/rbdTarget.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import { ImageFormat, RestoreBackupRequest, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -29,7 +30,10 @@ export async function restoreBackup(
   if (earlier !== undefined) return earlier;
 
   const bandwidthLimitMibps = parseBandwidth(request.bandwidthLimitMibps);
-  const directory = parseDirectory(request.directory);
+  const { rbd } = request;
+  if (rbd !== undefined) requireRbdTarget(rbd);
+  const disksAlone = rbd !== undefined && request.disks.length > 0;
+  const directory = disksAlone && request.directory === '' ? '' : parseDirectory(request.directory);
   const domainName = parseDomainName(request.domainName);
   const format = parseFormat(request.format);
   const found = await parts.catalog.find(request.backupId);
@@ -49,6 +53,7 @@ export async function restoreBackup(
         disks,
         domainName,
         bandwidthLimitMibps,
+        rbd,
       },
     },
     operation: {

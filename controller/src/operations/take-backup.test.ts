@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { RbdTarget } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
@@ -194,6 +195,7 @@ describe('what a backup request may say', function () {
       bandwidthLimitMibps: 0n,
       passphrase: '',
       requestId: '',
+      rbd: undefined,
     } as const;
     const restore = (overrides: object) =>
       ask(backups.restoreBackup.bind(backups), { ...request, ...overrides });
@@ -206,6 +208,14 @@ describe('what a backup request may say', function () {
     await refused(restore({ bandwidthLimitMibps: 1n << 40n }), 'INVALID_REQUEST');
     await refused(restore({ format: 9 }), 'INVALID_REQUEST');
     for (const domainName of ['a/b', 'a\nb', '  ']) await refused(restore({ domainName }), 'INVALID_REQUEST');
+    const rbd = RbdTarget.fromPartial({ pool: 'vms' });
+    await refused(restore({ rbd: { ...rbd, pool: 'a/b' } }), 'INVALID_REQUEST');
+    // Without a directory there is no place for the domain XML.
+    await refused(restore({ rbd, directory: '' }), 'INVALID_REQUEST');
+    const toRbd = await restore({ rbd, directory: '', disks: ['vda'] });
+    const { start: rbdStart } = await jobOf(agent, toRbd.operation?.id ?? '');
+    assert.ok('rbd' in rbdStart);
+    assert.deepEqual([rbdStart.directory, rbdStart.rbd], ['', rbd]);
     const { operation } = await restore({ disks: ['vda', 'vda'], domainName: 'vm two' });
     const { start } = await jobOf(agent, operation?.id ?? '');
     assert.ok('directory' in start);

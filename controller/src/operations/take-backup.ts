@@ -81,6 +81,9 @@ export async function takeBackup(
         repository: await parts.repositories.ref(repository),
         options,
         key,
+        cloudstack: undefined,
+        passphrase: '',
+        volumes: [],
       },
     },
     operation: {

@@ -113,7 +113,7 @@ export async function startFakeAgent(given: {
     }),
     getRepositoryStats: answer(() => {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
-      return { sizeBytes: 1_000n, freeBytes: 400n, usedBytes: 550n };
+      return { sizeBytes: 1_000n, freeBytes: 400n, usedBytes: 550n, path: '/nas' };
     }),
     listJobs: answer(() => ({
       jobs: [...jobs.values()].map((job) => ({

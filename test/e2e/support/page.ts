@@ -1,0 +1,46 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { execa } from 'execa';
+
+const ROOT = path.resolve(import.meta.dirname, '../../..');
+
+/** What a command of a page came to. */
+export interface CommandEnd {
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A page of the documentation whose commands are run as they stand there. */
+export interface Page {
+  /**
+   * Runs the first block of commands that matches, in a shell that stops at an error.
+   *
+   * @param words what a reader would put in the place of a part of the text
+   */
+  command(
+    which: RegExp,
+    words: Readonly<Record<string, string>>,
+    env?: Readonly<Record<string, string>>,
+  ): Promise<CommandEnd>;
+}
+
+/** @param file relative to the root of the checkout */
+export async function pageOf(file: string): Promise<Page> {
+  const text = await readFile(path.join(ROOT, file), 'utf8');
+  const blocks = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map((match) => match[1] ?? '');
+  return {
+    command: async (which, words, env = {}) => {
+      let block = blocks.find((each) => which.test(each));
+      if (block === undefined) throw new Error(`${file} has no command that matches ${which.source}`);
+      for (const [word, replacement] of Object.entries(words))
+        block = block.replaceAll(word, () => replacement);
+      const { exitCode, stdout, stderr } = await execa('bash', ['-euc', block], {
+        env,
+        reject: false,
+        timeout: 120_000,
+      });
+      return { exitCode, stdout, stderr };
+    },
+  };
+}
