@@ -5,6 +5,7 @@ import { keyOf } from '../layouts/layout.ts';
 import { domainNamed, domainState } from '../libvirt/domains.ts';
 import { layoutName } from '../qemu/layout.ts';
 import { partialFolder } from '../repository/layout.ts';
+import { together } from '../process/together.ts';
 import { check, type CheckDisk } from '../stages/check.ts';
 import { stage, warning, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { finishImages } from '../stages/finish.ts';
@@ -64,21 +65,14 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, transport, mode));
   const state = prepared.backupLayout.keepsState ? yield* readState(context, prepared) : undefined;
   const copied = yield* transport.copy();
-  const storedBytes = await finishBoth(prepared, transport);
+  // The guest is let go while the images are made durable.
+  const [storedBytes] = await together(finishImages(prepared), transport.end());
 
   const checked = start.options?.integrityCheck === true;
   if (checked)
     yield* stage(context, Stage.STAGE_CHECK, check(context, imagesOf(prepared, storedBytes), 'CHECK_FAILED'));
   const written = { ...copied, storedBytes, checked, state };
   return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
-}
-
-/** Makes the images durable, and lets the guest go meanwhile. */
-async function finishBoth(prepared: Prepared, transport: Transport): Promise<ReadonlyMap<string, number>> {
-  const [images, end] = await Promise.allSettled([finishImages(prepared), transport.end()]);
-  if (images.status === 'rejected') throw images.reason;
-  if (end.status === 'rejected') throw end.reason;
-  return images.value;
 }
 
 /** Everything that is done before the guest is touched. */

@@ -10,6 +10,7 @@ import { readDomainXml, type DomainDisk, type DomainXml } from '../libvirt/domai
 import { runningBackup } from '../libvirt/backupJob.ts';
 import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
+import { together } from '../process/together.ts';
 import { mapImage, type Extent } from '../qemu/extents.ts';
 import { KEY_SECRET_ID, targetNodes, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, storageDaemonPids, type StorageDaemon } from '../qemu/storageDaemon.ts';
@@ -87,11 +88,12 @@ export async function* prepare(
   const domainFiles = await backupLayout.domainFiles(virsh, subject);
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
-  const [offered] = await Promise.all([
+  // A probe that is cut off leaves its file behind.
+  const [offered] = await together(
     running ? Promise.all(included.map((disk) => describeOffered(context, domain, disk))) : undefined,
     running ? undefined : Promise.all(included.map((disk) => requireVolume(context, disk))),
     repository.probe(),
-  ]);
+  );
 
   await lockDomain(context, domain);
   const disks = offered ?? (await openVolumes(context, domain, included));
