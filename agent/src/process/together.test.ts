@@ -3,7 +3,11 @@ import { together } from './together.ts';
 
 describe('together', () => {
   it('gives all results in their order', async () => {
-    assert.deepEqual(await together(Promise.resolve(1), undefined, Promise.resolve('b')), [1, undefined, 'b']);
+    assert.deepEqual(await together(Promise.resolve(1), undefined, Promise.resolve('b')), [
+      1,
+      undefined,
+      'b',
+    ]);
   });
 
   it('throws the error of a part when every other has ended', async () => {
