@@ -6,7 +6,8 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH):/usr/local/sbin:/usr/sbin:/sb
 
 # Labs mount and unshare: what runs one is run as root, by sudo when need be, and leaves nothing of root's behind.
 LAB := sh test/setup/as-root.sh
-MOCHA := mocha --reporter test/reporter/count.ts
+# Hundreds of agents, runners and commands start in a run: what Node made of their sources is kept for the next one.
+MOCHA := env NODE_COMPILE_CACHE=$(CURDIR)/.cache/node mocha --reporter test/reporter/count.ts
 
 UNIT_TESTS := $(foreach package,common agent controller cli,'$(package)/src/**/*.test.ts')
 ACCEPTANCE_TESTS := 'test/lab/**/*.test.ts' 'test/acceptance/**/*.test.ts'
