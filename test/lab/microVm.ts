@@ -42,6 +42,8 @@ export async function nodeArgv(source: string, args: readonly string[]): Promise
 
 /** Boots a micro-VM as a guest of the lab, and ends with it. It is ready when this returns. */
 export async function startMicroVm(lab: Lab): Promise<MicroVm> {
+  const own = MICRO_VMS_OWN.find((directory) => import.meta.dirname.startsWith(`${directory}/`));
+  if (own !== undefined) throw new Error(`A micro-VM does not see this checkout: ${own} is its own there.`);
   const image = await microVmImage();
   const programs = await labPrograms();
   const disk = await lab.disk({ target: 'vda', format: 'raw', sizeBytes: 4 * GiB });
@@ -70,6 +72,9 @@ export async function startMicroVm(lab: Lab): Promise<MicroVm> {
     logOf: (name) => guest.readFile(`/var/log/${name}.log`),
   };
 }
+
+/** What lies there on this machine is not seen in a micro-VM. */
+const MICRO_VMS_OWN = ['/var', '/run', '/dev'];
 
 /** Where the lab has a view of this machine's file systems; on its own tmpfs, far from all that the lab removes. */
 const MACHINE = '/run/machine';

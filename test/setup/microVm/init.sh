@@ -24,7 +24,6 @@ mount --move /proc /root/proc
 mount --move /sys /root/sys
 mount --move /dev /root/dev
 mount -t tmpfs -o mode=755 tmpfs /root/run
-mount -t tmpfs -o mode=1777 tmpfs /root/tmp
 mount -t ext4 /root/dev/vda /root/var
 cp /start.sh /root/run/start.sh
 exec switch_root /root /bin/sh /run/start.sh
