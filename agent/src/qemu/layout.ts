@@ -4,6 +4,8 @@ export interface ImageLayout {
   readonly encrypted: boolean;
   /** Whether LUKS opens with a passphrase that people chose, so that guessing it must stay slow. */
   readonly byPassphrase?: boolean;
+  /** Whether libvirt's own job writes it: in pieces of 64 KiB, each of which would write a larger cluster anew. */
+  readonly pushed?: boolean;
 }
 
 /** The id under which QEMU knows the key of the backup. */
@@ -16,11 +18,7 @@ export const KEY_SECRET_ID = 'backup-key';
 const keyDerivation = (layout: ImageLayout): object =>
   layout.byPassphrase === true ? {} : { 'iter-time': 10 };
 
-/**
- * Of a compressed image. QEMU compresses cluster by cluster and reads the source in such pieces: four times QEMU's default
- * takes a quarter less CPU and makes the image 5 % smaller (docs/decisions/007-compressed-clusters-of-256-kib.md). A plain image keeps
- * the default, since its holes are as fine as its clusters.
- */
+/** Four times QEMU's default: less CPU and a smaller image (docs/decisions/007-compressed-clusters-of-256-kib.md). */
 const COMPRESSED_CLUSTER_BYTES = 262_144;
 
 /** qcow2 cannot compress and encrypt in one image ("not supported at the same time"), so then it lies inside LUKS. */
@@ -39,15 +37,13 @@ export function creationSteps(
   nodes: TargetNodes,
   virtualSizeBytes: number,
 ): readonly { readonly create: object; readonly thenOpen: object }[] {
-  const compression =
-    layout.compression === ''
-      ? {}
-      : { 'compression-type': layout.compression, 'cluster-size': COMPRESSED_CLUSTER_BYTES };
+  const isCompressed = layout.compression !== '';
   const qcow2 = (file: string, extra: object): object => ({
     driver: 'qcow2',
     file,
     size: virtualSizeBytes,
-    ...compression,
+    ...(isCompressed ? { 'compression-type': layout.compression } : {}),
+    ...(isCompressed && layout.pushed !== true ? { 'cluster-size': COMPRESSED_CLUSTER_BYTES } : {}),
     ...extra,
   });
   if (layoutName(layout) === 'luks+qcow2') {

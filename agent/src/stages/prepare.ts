@@ -82,6 +82,7 @@ export async function* prepare(
     compression: (start.options?.compression ?? '') as ImageLayout['compression'],
     encrypted: keyOf(start) !== undefined,
     byPassphrase: start.passphrase !== '',
+    pushed: transport.name === 'push',
   };
   const backupLayout = layoutOf(start);
   const imageNames = await backupLayout.imageNames(included, layout);
