@@ -25,7 +25,7 @@ help:
 	@echo 'make demo       back up, verify and restore a running guest, and prove what came back'
 	@echo 'make test       set-up, check, unit and end-to-end tests; the last line counts them'
 	@echo 'make acceptance the test plan of CloudStack, and the labs'
-	@echo 'make test-long  every combination of features'
+	@echo 'make test-long  every combination of features, and tests that wait for minutes'
 	@echo 'make check      types, lint, format and the contract'
 	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
 	@echo 'make setup      what the others need: npm packages, stubs, Debian packages, the guest image'
