@@ -175,9 +175,12 @@ export function useNas(): NasFixture {
     const needle = Buffer.from(samba.password).toString('base64');
     await vm.sh(`echo ${needle} | base64 -d >/dev/shm/needle`);
     assert.match(await mounts(), / cifs rw,nosuid,nodev,noexec,.*vers=3\.\d/);
-    const found = await vm.sh(`cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ /proc/mounts 2>/dev/null |
+    const found = await vm.sh(
+      `cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ /proc/mounts 2>/dev/null |
       tr '\\0' '\\n' | grep -cFf /dev/shm/needle || true
-      grep -rlFf /dev/shm/needle --exclude-dir=mounts /run/holdfast /var/lib/holdfast /var/log /tmp || true`);
+      grep -rlFf /dev/shm/needle --exclude-dir=mounts /run/holdfast /var/lib/holdfast /var/log || true`,
+      3 * MINUTE,
+    );
     assert.equal(found.trim(), '0');
     assert.ok(!JSON.stringify((await space('cifs')).repository).includes(samba.password));
   }
