@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -38,8 +38,8 @@ describe('a repository on a CephFS', () => {
     ceph = stack.use(await startCeph());
     const capabilities = ['mon', 'allow r', 'osd', 'allow rw', 'mds', 'allow rw'];
     ({ key } = await ceph.makeUser('client.backup', capabilities));
-    outside = await mkdtemp('/tmp/holdfast-cephfs-');
-    stack.defer(() => rm(outside, { recursive: true }));
+    outside = path.join(ceph.directory, 'outside');
+    await mkdir(outside);
     await execa('ceph-fuse', ['-c', ceph.confPath, '-n', 'client.admin', outside]);
     stack.defer(async () => {
       await execa('umount', [outside]);

@@ -56,6 +56,9 @@ describe('the drop-in for nasbackup.sh', () => {
   });
   let count = 0;
   const newFolder = (): string => `i-2-10-VM/2026.01.31.12.00.${String(++count).padStart(2, '0')}`;
+  /** Waits until an image of a backup that is being taken holds data. */
+  const isWritten = (folder: string, image = ROOT_IMAGE): Promise<true> =>
+    until('the backup is written', MINUTE, () => isGrowing(inRepository(`${folder}.partial`, image)));
   const inRepository = (...parts: readonly string[]): string =>
     path.join(fixture.holdfast.repository(), ...parts);
   const sourceOf = (target: string) => {
@@ -205,9 +208,7 @@ describe('the drop-in for nasbackup.sh', () => {
     const { holdfast, guest } = fixture;
     const folder = newFolder();
     const running = startNasbackup(holdfast, [...backupArgs(holdfast, guest.name, folder), '-b', '4']);
-    await until('the backup is written', MINUTE, () =>
-      isGrowing(inRepository(`${folder}.partial`, ROOT_IMAGE)),
-    );
+    await isWritten(folder);
     await holdfast.agent.kill();
     await holdfast.agent.start();
     const { exitCode, stdout } = await running.ended;
@@ -219,9 +220,7 @@ describe('the drop-in for nasbackup.sh', () => {
     const { holdfast, guest } = fixture;
     const folder = newFolder();
     const running = startNasbackup(holdfast, [...backupArgs(holdfast, guest.name, folder), '-b', '1']);
-    await until('the backup is written', MINUTE, () =>
-      isGrowing(inRepository(`${folder}.partial`, ROOT_IMAGE)),
-    );
+    await isWritten(folder);
     process.kill(running.pid, 'SIGTERM');
     const { exitCode, stdout } = await running.ended;
     assert.equal(exitCode, 1);
@@ -234,9 +233,7 @@ describe('the drop-in for nasbackup.sh', () => {
     const folder = newFolder();
     const args = [...backupArgs(holdfast, guest.name, folder), '-b', '1'];
     const running = startNasbackup(holdfast, args);
-    await until('the backup is written', MINUTE, () =>
-      isGrowing(inRepository(`${folder}.partial`, ROOT_IMAGE)),
-    );
+    await isWritten(folder);
     // A mount in the folder cannot be removed.
     const stuck = inRepository(`${folder}.partial`, 'stuck');
     await mkdir(stuck);
@@ -389,9 +386,7 @@ describe('the drop-in for nasbackup.sh', () => {
     const folder = newFolder();
     const args = [...backupArgs(holdfast, guest.name, folder, volumes), '-b', '4'];
     const running = startNasbackup(holdfast, args);
-    await until('the backup is written', MINUTE, () =>
-      isGrowing(inRepository(`${folder}.partial`, DATA_IMAGE)),
-    );
+    await isWritten(folder, DATA_IMAGE);
     const again = await lab.guest({
       name: guest.name,
       disks: volumes.map((source, index) => ({

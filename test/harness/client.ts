@@ -54,8 +54,8 @@ export interface Client extends Disposable {
   setSettings(zone: string, values: Record<string, string>, clear?: readonly string[]): Promise<void>;
 }
 
-/** Connects to a controller. */
-export function connect(address: Address): Client {
+/** Connects to a controller. @param deadlineMs of each call */
+export function connect(address: Address, deadlineMs = 60_000): Client {
   const backups = connectTo(BackupServiceClient, address);
   const operations = connectTo(OperationServiceClient, address);
   const zones = connectTo(ZoneServiceClient, address);
@@ -65,7 +65,7 @@ export function connect(address: Address): Client {
   const statistics = connectTo(StatisticsServiceClient, address);
 
   const call: Client['call'] = (method, request, correlationId = 'test') =>
-    callUnary(method, request, { correlationId, deadlineMs: 150_000 });
+    callUnary(method, request, { correlationId, deadlineMs });
   const getOperation: Client['getOperation'] = async (operationId) =>
     present((await call(operations.getOperation.bind(operations), { operationId })).operation);
   const follow: Client['follow'] = async (operationId, onEvent, afterSequence = 0n) => {

@@ -15,6 +15,8 @@ export interface HoldfastOptions {
   readonly logLevel?: 'debug' | 'info';
   /** Where the controller listens besides its socket, such as `127.0.0.1:7600`. */
   readonly listen?: readonly string[];
+  /** How long `client` waits for each call; default a minute. */
+  readonly clientDeadlineMs?: number;
 }
 
 export interface AgentPlace {
@@ -66,7 +68,7 @@ export async function startHoldfast(lab: Lab, options: HoldfastOptions = {}): Pr
 
   const controller = await startController(directory, logLevel, options.listen ?? []);
   starting.use(controller);
-  const client = starting.use(connect(controller.address));
+  const client = starting.use(connect(controller.address, options.clientDeadlineMs));
   const agents: AgentService[] = [];
   for (const [index, place] of (options.agents ?? [{ zone: 'z1' }]).entries()) {
     agents.push(starting.use(await startAgent(directory, { lab, ...place }, index, logLevel)));

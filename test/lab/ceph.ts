@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import { execa } from 'execa';
 import { until } from './deadline.ts';
 import { createLabDirectory, removeLabDirectory } from './directory.ts';
+import { freePort } from './freePort.ts';
 import { enterArgv, spawnInside, type InsideProcess } from './inside.ts';
 import { startSupervisor, type Supervisor } from './supervisor.ts';
 import { sweepLabs } from './sweep.ts';
@@ -256,13 +256,4 @@ keyring = ${directory}/$name.keyring,${keyringPath}
 log file =
 admin socket =
 `;
-}
-
-/** A port that nobody listens on. Taken again by the monitor a moment later. */
-async function freePort(): Promise<number> {
-  await using server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('No port is free.');
-  return address.port;
 }

@@ -1,10 +1,11 @@
 import { copyFile, appendFile, mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import path from 'node:path';
 import { execa } from 'execa';
 import { labPrograms } from '../setup/programs.ts';
 import { until } from './deadline.ts';
 import { createLabDirectory, removeLabDirectory } from './directory.ts';
+import { freePort } from './freePort.ts';
 import { enterArgv } from './inside.ts';
 import { childrenOf } from './process.ts';
 import { MiB } from './spec.ts';
@@ -158,13 +159,4 @@ function listens(port: number): Promise<true | undefined> {
       resolve(undefined);
     });
   });
-}
-
-/** A port that nobody listens on. Taken by the server a moment later. */
-async function freePort(): Promise<number> {
-  await using server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('No port is free.');
-  return address.port;
 }

@@ -9,9 +9,18 @@ export const cacheDirectory = path.resolve(import.meta.dirname, '../../.cache/la
  *
  * `build` gets a path that does not exist yet, in a directory of its own on the same file system, and makes the
  * entry there; one rename then makes it visible. So an interrupted build leaves no half entry, and of two builds
- * at the same time one wins and the other is thrown away.
+ * by two processes at the same time one wins and the other is thrown away.
  */
-export async function cached(name: string, build: (target: string) => Promise<void>): Promise<string> {
+export function cached(name: string, build: (target: string) => Promise<void>): Promise<string> {
+  const building = underWay.get(name) ?? made(name, build).finally(() => underWay.delete(name));
+  underWay.set(name, building);
+  return building;
+}
+
+/** What this process builds already: whoever asks meanwhile waits for it. */
+const underWay = new Map<string, Promise<string>>();
+
+async function made(name: string, build: (target: string) => Promise<void>): Promise<string> {
   const entry = path.join(cacheDirectory, name);
   if (await exists(entry)) return entry;
   await mkdir(cacheDirectory, { recursive: true });

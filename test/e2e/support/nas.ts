@@ -76,7 +76,7 @@ export function useNas(): NasFixture {
   before(async function () {
     this.timeout(8 * MINUTE);
     lab = stack.use(await startLab());
-    holdfast = stack.use(await startHoldfast(lab));
+    holdfast = stack.use(await startHoldfast(lab, { clientDeadlineMs: 150_000 }));
     [ganesha, samba] = await Promise.all([startGanesha(), startSamba()]);
     stack.use(ganesha);
     stack.use(samba);
