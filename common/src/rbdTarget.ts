@@ -1,8 +1,8 @@
 import { isAbsolute } from 'node:path';
 import type { RbdTarget } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HoldfastError } from './errors.ts';
+import { isUuid } from './uuid.ts';
 
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const MONITOR = /^(?:[\w.-]+|\[[\da-f:]+\]):\d{1,5}$/i;
 
 /**
@@ -23,8 +23,7 @@ export function requireRbdTarget(target: RbdTarget): void {
   for (const monitor of monitors)
     if (!MONITOR.test(monitor))
       throw refuse(`rbd.monitors must be HOST:PORT each, not ${JSON.stringify(monitor)}.`);
-  if (secretUuid !== '' && !UUID.test(secretUuid))
-    throw refuse('rbd.secret_uuid must be a UUID in lower case.');
+  if (secretUuid !== '' && !isUuid(secretUuid)) throw refuse('rbd.secret_uuid must be a UUID in lower case.');
   if (confPath !== '' && (!isAbsolute(confPath) || confPath.includes('\0')))
     throw refuse('rbd.conf_path must be an absolute path.');
 }

@@ -3,6 +3,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { requireRbdTarget } from '@holdfast/common/rbdTarget.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import type {
   BackupRef,
   DeleteBackupRequest,
@@ -12,7 +13,6 @@ import type {
   VerifyBackupStart,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
 const COMPRESSIONS: readonly string[] = ['', 'zstd', 'zlib'];
 const TRANSPORTS: readonly string[] = ['', 'auto', 'pull', 'push'];
@@ -139,7 +139,7 @@ export function validRepository(repository: RepositoryRef): RepositoryRef {
 }
 
 function requireUuid(text: string, name: string): void {
-  if (!UUID.test(text)) throw refuse(`${name} must be a UUID.`);
+  if (!isUuid(text)) throw refuse(`${name} must be a UUID.`);
 }
 
 /** Says nothing of what was given. */

@@ -1,7 +1,7 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { sentence, type Virsh } from '../libvirt/virsh.ts';
-import { child, descendant, parseXml } from '../libvirt/xml.ts';
+import { child, parseXml } from '../libvirt/xml.ts';
 import type { LibvirtSecret, RbdCluster } from './rbdImage.ts';
 
 const UUID = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/gi;
@@ -31,8 +31,7 @@ export async function clusterKey(virsh: Virsh, cluster: RbdCluster): Promise<Sec
  * @throws HoldfastError VOLUME_REFUSED when none does that libvirt would show.
  */
 export async function secretWithKey(virsh: Virsh, key: Secret, path: string): Promise<LibvirtSecret> {
-  const listed = await virsh.command(['secret-list']);
-  for (const [uuid] of listed.matchAll(UUID)) {
+  for (const uuid of await secretUuids(virsh)) {
     const result = await virsh.attempt(['secret-get-value', uuid]);
     if (result.exitCode === 0 && result.stdout.trim() === key.reveal()) return { uuid };
   }
@@ -45,16 +44,17 @@ export async function secretWithKey(virsh: Virsh, key: Secret, path: string): Pr
 
 async function uuidOf(virsh: Virsh, secret: LibvirtSecret): Promise<string | undefined> {
   if ('uuid' in secret) return secret.uuid;
-  const listed = await virsh.command(['secret-list']);
-  for (const [uuid] of listed.matchAll(UUID)) {
+  for (const uuid of await secretUuids(virsh)) {
     const xml = await virsh.attempt(['secret-dumpxml', uuid]);
     if (xml.exitCode !== 0) continue;
-    const name = descendant(parseXml(xml.stdout), ['usage', 'name']);
-    if (
-      child(parseXml(xml.stdout), 'usage')?.getAttribute('type') === 'ceph' &&
-      name?.textContent === secret.usage
-    )
-      return uuid;
+    const usage = child(parseXml(xml.stdout), 'usage');
+    if (usage?.getAttribute('type') !== 'ceph') continue;
+    if (child(usage, 'name')?.textContent === secret.usage) return uuid;
   }
   return undefined;
+}
+
+/** Of all secrets that libvirt knows. */
+async function secretUuids(virsh: Virsh): Promise<readonly string[]> {
+  return (await virsh.command(['secret-list'])).match(UUID) ?? [];
 }

@@ -126,13 +126,13 @@ export function rbdWith(virsh: Virsh, directory: string): Rbd {
     },
     create: async (image, sizeBytes) => {
       const result = await attempt(image.cluster, ['create', `--size=${sizeBytes}B`, rbdPath(image)]);
-      if (result.exitCode === EEXIST) throw exists(image);
+      if (result.exitCode === EEXIST) throw imageExists(image);
       requireSuccess(image, result);
     },
     rename: async (image, name) => {
       const renamed = { ...image, name };
       const result = await attempt(image.cluster, ['rename', rbdPath(image), rbdPath(renamed)]);
-      if (result.exitCode === EEXIST) throw exists(renamed);
+      if (result.exitCode === EEXIST) throw imageExists(renamed);
       requireSuccess(image, result);
     },
     remove: async (image) => {
@@ -187,7 +187,8 @@ function noSuch(image: RbdImage, result: RunResult): HoldfastError {
   return new HoldfastError('VOLUME_NOT_FOUND', `RBD image ${rbdPath(image)}: ${saidBy(result.stderr)}`);
 }
 
-function exists(image: RbdImage): HoldfastError {
+/** The error of a restore that would overwrite an image. */
+export function imageExists(image: RbdImage): HoldfastError {
   return new HoldfastError(
     'TARGET_EXISTS',
     `There is an RBD image ${rbdPath(image)} already; a restore overwrites nothing.`,

@@ -1,3 +1,6 @@
+/** Ceph's monitors listen on it unless they say otherwise. */
+export const MONITOR_PORT = '6789';
+
 /** How to reach a Ceph cluster, as the source of a libvirt disk says it. */
 export interface RbdCluster {
   /** `host:port`; empty when the configuration file names them. */

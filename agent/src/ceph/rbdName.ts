@@ -1,6 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
-import type { RbdCluster } from './rbdImage.ts';
+import { MONITOR_PORT, type RbdCluster } from './rbdImage.ts';
 
 /** An RBD image by the one name that QEMU took for it before it had options: `rbd:POOL/IMAGE:OPTION=VALUE:...`. */
 export interface RbdName {
@@ -11,7 +11,6 @@ export interface RbdName {
   readonly key: Secret | undefined;
 }
 
-const MONITOR_PORT = '6789';
 /** How to connect, and nothing about what is read. */
 const MEANINGLESS = ['auth_supported', 'auth_client_required', 'rbd_default_format', 'client_mount_timeout'];
 

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import type { Control, Job, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -51,7 +52,6 @@ const FORGET_AFTER_MS = 7 * DAY;
 const RETRY_MS = 100;
 const RECOVER_RETRY_MS = 5_000;
 const RUNNER = fileURLToPath(new URL('./runner.ts', import.meta.url));
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 export function jobsOf(options: JobsOptions): Jobs {
   const root = join(options.stateDirectory, 'jobs');
@@ -62,7 +62,7 @@ export function jobsOf(options: JobsOptions): Jobs {
 
   const directoryOf = (jobId: string): string => join(root, jobId);
   const isKnown = async (jobId: string): Promise<boolean> =>
-    UUID.test(jobId) && (await stat(jobFiles(directoryOf(jobId)).spec).catch(() => undefined)) !== undefined;
+    isUuid(jobId) && (await stat(jobFiles(directoryOf(jobId)).spec).catch(() => undefined)) !== undefined;
 
   const startNew = async (kind: JobKind, header: JobHeader, start: string): Promise<void> => {
     const directory = directoryOf(header.jobId);
@@ -120,8 +120,7 @@ export function jobsOf(options: JobsOptions): Jobs {
 
   return {
     start: async (kind, header, start) => {
-      if (!UUID.test(header.jobId))
-        throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
+      if (!isUuid(header.jobId)) throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
       remember(header.jobId, readStart(kind, start).credentials);
       const inFlight = starting.get(header.jobId);
       if (inFlight !== undefined) return inFlight;

@@ -1,4 +1,4 @@
-import { readFile, rm, rmdir, stat } from 'node:fs/promises';
+import { readFile, rm, rmdir } from 'node:fs/promises';
 import { rbdWith } from '../ceph/rbd.ts';
 import { rbdPath, type RbdImage } from '../ceph/rbdImage.ts';
 import { thaw } from '../libvirt/freeze.ts';
@@ -6,6 +6,7 @@ import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { endPushBackup, type PushUndo } from '../transport/endPushBackup.ts';
 import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
+import { inodeOf } from '../process/inode.ts';
 import { lazyText, unmountUnused } from '../mount/unmount.ts';
 import { placeAt, type MountPlace } from '../mount/place.ts';
 import type { JournaledRef, Repository } from '../repository/repository.ts';
@@ -172,7 +173,7 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
       return;
     case 'unlink':
       for (const { temporary, final } of action.links) {
-        const [ours, there] = await Promise.all([inode(temporary), inode(final)]);
+        const [ours, there] = await Promise.all([inodeOf(temporary), inodeOf(final)]);
         if (there !== undefined && there === ours) await rm(final);
       }
       return;
@@ -218,9 +219,4 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
 
 async function unmount(place: MountPlace, tell: UndoTools['tell']): Promise<void> {
   if ((await unmountUnused(place)) === 'lazily') tell(lazyText(place));
-}
-
-async function inode(path: string): Promise<string | undefined> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found === undefined ? undefined : `${found.dev}:${found.ino}`;
 }

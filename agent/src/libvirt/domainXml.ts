@@ -1,4 +1,4 @@
-import type { LibvirtSecret, RbdCluster } from '../ceph/rbdImage.ts';
+import { MONITOR_PORT, type LibvirtSecret, type RbdCluster } from '../ceph/rbdImage.ts';
 import { child, children, descendant, parseXml } from './xml.ts';
 import type { Element } from '@xmldom/xmldom';
 
@@ -74,9 +74,6 @@ function readDisk(disk: Element): DomainDisk {
         : undefined,
   };
 }
-
-/** Ceph's monitors listen on 6789 unless they say otherwise. */
-const MONITOR_PORT = '6789';
 
 function readCluster(disk: Element, source: Element): RbdCluster {
   const auth = child(source, 'auth') ?? child(disk, 'auth');

@@ -1,5 +1,6 @@
 import pMap from 'p-map';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import type { Virsh } from './virsh.ts';
 
 /** A domain's identity. Commands name it by its UUID only: a name can look like an id or an option. */
@@ -12,8 +13,6 @@ export interface DomainId {
 /** Each is a process; a host can have hundreds of domains. */
 export const VIRSH_AT_ONCE = 8;
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-
 /** All domains that libvirt knows, running or not. */
 export async function listDomains(virsh: Virsh): Promise<readonly DomainId[]> {
   const uuids = (await virsh.command(['list', '--all', '--uuid'])).split('\n').filter((line) => line !== '');
@@ -21,18 +20,23 @@ export async function listDomains(virsh: Virsh): Promise<readonly DomainId[]> {
   return domains.filter((domain) => domain !== undefined);
 }
 
-/**
- * The domain with this UUID or exactly this name.
- *
- * @throws HoldfastError DOMAIN_NOT_FOUND
- */
-export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainId> {
+/** The domain with this UUID or exactly this name; undefined when libvirt does not know it. */
+export async function domainNamed(virsh: Virsh, nameOrUuid: string): Promise<DomainId | undefined> {
   const direct = await virsh.attempt(['domuuid', `--domain=${nameOrUuid}`]);
   const found = direct.exitCode === 0 ? await identify(virsh, direct.stdout.trim()) : undefined;
   if (found !== undefined && matches(found, nameOrUuid)) return found;
   // virsh takes "3" for the id 3 before it looks at names.
-  const byName = (await listDomains(virsh)).find((domain) => matches(domain, nameOrUuid));
-  if (byName !== undefined) return byName;
+  return (await listDomains(virsh)).find((domain) => matches(domain, nameOrUuid));
+}
+
+/**
+ * The same, of a domain that must be there.
+ *
+ * @throws HoldfastError DOMAIN_NOT_FOUND
+ */
+export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainId> {
+  const found = await domainNamed(virsh, nameOrUuid);
+  if (found !== undefined) return found;
   throw new HoldfastError(
     'DOMAIN_NOT_FOUND',
     `There is no domain ${JSON.stringify(nameOrUuid)} on this host.`,
@@ -54,16 +58,11 @@ export async function stateNow(virsh: Virsh, { uuid, name }: DomainId): Promise<
   return known === undefined ? 'shut off' : domainState(virsh, known.uuid);
 }
 
-/** The domain with this UUID or exactly this name; undefined when libvirt does not know it. */
-export async function domainNamed(virsh: Virsh, nameOrUuid: string): Promise<DomainId | undefined> {
-  return findDomain(virsh, nameOrUuid).catch((error: unknown) => {
-    if (error instanceof HoldfastError && error.reason === 'DOMAIN_NOT_FOUND') return undefined;
-    throw error;
-  });
-}
-
 function matches(domain: DomainId, nameOrUuid: string): boolean {
-  return domain.name === nameOrUuid || (UUID.test(nameOrUuid) && domain.uuid === nameOrUuid.toLowerCase());
+  return (
+    domain.name === nameOrUuid ||
+    (isUuid(nameOrUuid.toLowerCase()) && domain.uuid === nameOrUuid.toLowerCase())
+  );
 }
 
 async function identify(virsh: Virsh, uuid: string): Promise<DomainId | undefined> {

@@ -1,5 +1,6 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { processesWithArgument } from '../process/identity.ts';
+import { inodeOf } from '../process/inode.ts';
 import { domainDirectoryIn } from './nativeArguments.ts';
 
 /** The process of a running domain; undefined when it is not to be seen from here. */
@@ -25,9 +26,4 @@ export async function domainDirectory(uuid: string): Promise<string | undefined>
   // QEMU may be in another mount namespace.
   const [ours, theirs] = await Promise.all([inodeOf(directory), inodeOf(`/proc/${pid}/root${directory}`)]);
   return ours !== undefined && ours === theirs ? directory : undefined;
-}
-
-async function inodeOf(path: string): Promise<string | undefined> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found && `${found.dev}:${found.ino}`;
 }

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import { REPOSITORY_ID_FILE } from './layout.ts';
 import { RepositoryProblem } from './problem.ts';
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 /** Another host may have made the file and not yet written it. */
 const WRITE_ATTEMPTS = 20;
 const WRITE_WAIT_MS = 100;
@@ -40,7 +40,7 @@ export async function takeRepositoryId(root: string): Promise<string> {
     if (found === undefined) {
       const made = await makeId(root);
       if (made !== undefined) return made;
-    } else if (UUID.test(found)) {
+    } else if (isUuid(found)) {
       return found;
     } else {
       await sleep(WRITE_WAIT_MS);

@@ -2,8 +2,8 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
 import type { RbdTarget } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { clusterKey } from '../ceph/clusterKey.ts';
-import { rbdWith } from '../ceph/rbd.ts';
-import { rbdPath, type RbdCluster, type RbdImage } from '../ceph/rbdImage.ts';
+import { imageExists, rbdWith } from '../ceph/rbd.ts';
+import type { RbdCluster, RbdImage } from '../ceph/rbdImage.ts';
 import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { JobContext } from './context.ts';
 import { domainXmlOf, type PublishedBackup } from './openBackup.ts';
@@ -37,12 +37,7 @@ export async function openPool(
     key,
     place: async (name) => {
       const final: RbdImage = { cluster, pool: target.pool, namespace: target.namespace, name };
-      if ((await rbd.find(final)) !== undefined) {
-        throw new HoldfastError(
-          'TARGET_EXISTS',
-          `There is an RBD image ${rbdPath(final)} already; a restore overwrites nothing.`,
-        );
-      }
+      if ((await rbd.find(final)) !== undefined) throw imageExists(final);
       const temporary = { ...final, name: `${name}.${context.header.jobId}.partial` };
       return { kind: 'rbd', temporary, final, keySecretId: key === undefined ? undefined : CLUSTER_KEY_ID };
     },

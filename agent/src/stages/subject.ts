@@ -30,10 +30,10 @@ export async function findSubject(virsh: Virsh, start: TakeBackupStart): Promise
     start.volumes.length === 0
       ? await findDomain(virsh, start.domain)
       : await domainNamed(virsh, start.domain);
+  const volumesOf = (disks: readonly DomainDisk[]): Promise<readonly DomainDisk[]> =>
+    Promise.all(start.volumes.map((volume, index) => volumeDisk(virsh, volume, index, disks)));
   if (known === undefined) {
-    const included = await Promise.all(
-      start.volumes.map((volume, index) => volumeDisk(virsh, volume, index, [])),
-    );
+    const included = await volumesOf([]);
     const domain: DomainId = { uuid: '', name: start.domain };
     const xml = { ...domain, disks: included, qemuOwner: undefined };
     return { domain, running: false, xml, liveXml: '', persistentXml: '', included, excluded: [] };
@@ -48,12 +48,7 @@ export async function findSubject(virsh: Virsh, start: TakeBackupStart): Promise
   const { included, excluded } =
     running || start.volumes.length === 0
       ? selectDisks(known.name, xml.disks)
-      : {
-          included: await Promise.all(
-            start.volumes.map((volume, index) => volumeDisk(virsh, volume, index, xml.disks)),
-          ),
-          excluded: [],
-        };
+      : { included: await volumesOf(xml.disks), excluded: [] };
   return { domain: known, running, xml, liveXml, persistentXml, included, excluded };
 }
 

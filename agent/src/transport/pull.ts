@@ -29,9 +29,8 @@ export async function pullTransport(
 ): Promise<Transport> {
   const { virsh, control } = context;
   const { uuid } = prepared.domain;
-  const socket = await exportSocket(context, uuid);
+  const socket = await exportSocket(context, prepared);
   const scratchRoot = dirname(context.scratchDirectory);
-  await makeExportDirectory(context, prepared);
   await requireScratchSpace(scratchRoot);
   const undoing = await context.undo.promise({ kind: 'end-pull-backup', domainUuid: uuid, socket });
   let guard: ScratchGuard | undefined;
@@ -104,9 +103,10 @@ export async function pullTransport(
 const SOCKET_PATH_BYTES = 107;
 
 /** Where QEMU listens: in the domain's own directory, where AppArmor lets it, or else in one of the job's. */
-async function exportSocket({ header, socketDirectory }: JobContext, uuid: string): Promise<string> {
-  const directory = await domainDirectory(uuid);
-  const socket = directory === undefined ? '' : join(directory, `holdfast-${header.jobId}.sock`);
-  const isUsable = socket !== '' && Buffer.byteLength(socket) <= SOCKET_PATH_BYTES;
-  return isUsable ? socket : join(socketDirectory, 'nbd.sock');
+async function exportSocket(context: JobContext, prepared: Prepared): Promise<string> {
+  const directory = await domainDirectory(prepared.domain.uuid);
+  const socket = directory === undefined ? '' : join(directory, `holdfast-${context.header.jobId}.sock`);
+  if (socket !== '' && Buffer.byteLength(socket) <= SOCKET_PATH_BYTES) return socket;
+  await makeExportDirectory(context, prepared);
+  return join(context.socketDirectory, 'nbd.sock');
 }

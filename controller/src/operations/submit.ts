@@ -1,13 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import type { OperationKind } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { Operation, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import type { Drivers } from './drivers.ts';
 import { encodeJob, kindOf, type Job } from './job.ts';
 import { jobIdentity } from './journal.ts';
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** A request that may be a repetition: its id, given by the caller or empty, and all that it says as JSON. */
 export interface RepeatableRequest {
@@ -46,7 +45,7 @@ export function createSubmit(parts: { store: Store; drivers: Drivers; now: () =>
   return {
     earlier: async (request) => {
       if (request.requestId === '') return undefined;
-      if (!UUID.test(request.requestId)) {
+      if (!isUuid(request.requestId.toLowerCase())) {
         throw new HoldfastError(
           'INVALID_REQUEST',
           `The request id ${JSON.stringify(request.requestId)} is not a UUID.`,
