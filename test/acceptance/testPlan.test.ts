@@ -32,7 +32,7 @@ import {
   requireSameAsImage,
   snapshotsOf,
 } from '../e2e/support/rbd.ts';
-import { damagingQemuImg } from './support/damage.ts';
+import { qemuPrograms, type QemuPrograms } from './support/qemuPrograms.ts';
 
 const COMPRESSION = { 'nas.backup.compression.enabled': 'true' };
 const ENCRYPTION = {
@@ -53,9 +53,7 @@ const MARKER = 'HOLDFAST-ACCEPTANCE-MARKER';
 const TOLERANCE = 1.1;
 
 describe('the test plan', () => {
-  const qemuImg = damagingQemuImg();
-  before(() => qemuImg.create());
-  after(() => qemuImg.remove());
+  let qemu: QemuPrograms;
   const fixture = useHoldfast({
     guest: {
       name: 'i-2-10-VM',
@@ -77,11 +75,9 @@ describe('the test plan', () => {
       ],
     },
     lab: { qemuUser: 'libvirt-qemu', mounts: 'shared' },
-    holdfast: {
-      agents: [
-        { zone: 'z1', env: { PATH: `${qemuImg.directory}:${process.env['PATH'] ?? ''}` } },
-        { zone: 'z2' },
-      ],
+    holdfast: async (lab) => {
+      qemu = await qemuPrograms(lab);
+      return { agents: [{ zone: 'z1', env: { PATH: qemu.path } }, { zone: 'z2' }] };
     },
   });
   let count = 0;
@@ -157,6 +153,12 @@ describe('the test plan', () => {
       );
       return limits.reduce((sum, limit) => sum + limit, 0) === LIMIT_MIBPS * MiB ? true : undefined;
     });
+  /** Waits until QEMU holds the limit under which it reads all disks of a pull. */
+  const limitIsHeld = (): Promise<true> =>
+    until('QEMU holds the limit', 20_000, async () => {
+      const limits = (await qemu.property('limit', 'limits')) as Record<string, number>;
+      return limits['bps-total'] === LIMIT_MIBPS * MiB ? true : undefined;
+    });
   const ioClassOfReader = async (): Promise<string> => {
     const [reader] = (await processesNaming(fixture.holdfast.agent.runtimeDirectory)).filter(({ argv }) =>
       argv.some((word) => word.includes('qemu-storage-daemon')),
@@ -203,7 +205,11 @@ describe('the test plan', () => {
   });
 
   line('a limit of 50 MiB/s on a running VM: it is applied', BANDWIDTH, async () => {
-    const pulled = await takeBackup(fixture.guest, { 'nas.backup.transport': 'pull' });
+    let isHeld = false;
+    const pulled = await takeBackup(fixture.guest, { 'nas.backup.transport': 'pull' }, async (event) => {
+      if (isStart(event, Stage.STAGE_BLOCKJOB)) isHeld = await limitIsHeld();
+    });
+    assert.ok(isHeld);
     requireLimit(pulled);
     const { manifest } = await backupOf(pulled);
     assert.deepEqual([manifest?.domainRunning, manifest?.transport], [true, 'pull']);
@@ -308,7 +314,7 @@ describe('the test plan', () => {
 
     const before = await readdir(fixture.holdfast.repository(), { recursive: true });
     const folder = newFolder();
-    await qemuImg.damaging(async () => {
+    await qemu.damaging(async () => {
       const error = failed(await takeBackup());
       assert.equal(error.reason, 'CHECK_FAILED');
       const { exitCode, stdout } = await dropIn(folder, '--verify');

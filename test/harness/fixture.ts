@@ -13,7 +13,8 @@ export interface Fixture {
 export interface FixtureOptions {
   readonly guest: GuestSpec;
   readonly lab?: LabOptions;
-  readonly holdfast?: HoldfastOptions;
+  /** May depend on the lab. */
+  readonly holdfast?: HoldfastOptions | ((lab: Lab) => Promise<HoldfastOptions>);
 }
 
 /** The end of the logs that is printed when a test fails. */
@@ -26,7 +27,10 @@ export function useHoldfast(options: FixtureOptions): Fixture {
   before(async () => {
     const lab = (parts.lab = stack.use(await startLab(options.lab)));
     const guest = (parts.guest = await lab.guest(options.guest));
-    parts.holdfast = stack.use(await startHoldfast(lab, options.holdfast));
+    const { holdfast } = options;
+    parts.holdfast = stack.use(
+      await startHoldfast(lab, typeof holdfast === 'function' ? await holdfast(lab) : holdfast),
+    );
     if (options.guest.start ?? true) await guest.waitReady();
   });
   afterEach(async function () {
