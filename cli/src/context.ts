@@ -4,7 +4,7 @@ import { parseAddress } from '@holdfast/common/address.ts';
 import { jsonLine } from './format/text.ts';
 import { createPaint, type Paint } from './format/paint.ts';
 import { openSession, type Session } from './session.ts';
-import type { StandaloneParts } from './standalone/parts.ts';
+import type { LocalParts } from './standalone/parts.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Where the controller of a host listens when nobody says otherwise. */
@@ -13,8 +13,8 @@ export const DEFAULT_CONTROLLER = 'unix:///run/holdfast/controller.sock';
 /** What every command is given. */
 export interface Context {
   readonly terminal: Terminal;
-  /** The services that `standalone` runs, loaded when it does. */
-  readonly loadParts: () => Promise<StandaloneParts>;
+  /** What few commands need, loaded when they run. */
+  readonly loadParts: () => Promise<LocalParts>;
 }
 
 /** What a command has once the command line is read. */

@@ -12,17 +12,18 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 
 process.exitCode = await run(process.argv.slice(2), {
   terminal: processTerminal(process),
-  // Loaded on demand: no other command needs them.
+  // Loaded on demand: hardly a command needs them.
   loadParts: async () => {
-    const [{ createLogger }, { startAgent }, { startController }, { createMasterKey, readMasterKey }] =
+    const [{ createLogger }, { startAgent }, { startController }, { createMasterKey, readMasterKey }, copy] =
       await Promise.all([
         import('@holdfast/common/logger.ts'),
         import('@holdfast/agent/agent.ts'),
         import('@holdfast/controller/controller.ts'),
         import('@holdfast/controller/master-key.ts'),
+        import('@holdfast/controller/store/copy.ts'),
       ]);
     return {
-      ...{ createLogger, startAgent, startController, createMasterKey },
+      ...{ createLogger, startAgent, startController, createMasterKey, copySqlite: copy.copySqlite },
       readMasterKey: (file) => readMasterKey({ file, text: undefined, credentialsDirectory: undefined }),
     };
   },

@@ -10,6 +10,7 @@ import { addRepository } from './commands/repository.ts';
 import { addRestore } from './commands/restore.ts';
 import { addShow } from './commands/show.ts';
 import { addStandalone } from './commands/standalone.ts';
+import { addState } from './commands/state.ts';
 import { addStats } from './commands/stats.ts';
 import { addSteering } from './commands/steer.ts';
 import { addVerify } from './commands/verify.ts';
@@ -57,6 +58,7 @@ export function createProgram(context: Context): Command {
   addRepository(program, context);
   addKey(program, context);
   addStats(program, context);
+  addState(program, context);
   addStandalone(program, context);
   return program;
 }

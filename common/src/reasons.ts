@@ -90,6 +90,8 @@ export const reasons = {
   /** The storage of a volume did not answer in time. */
   VOLUME_STALLED: status.UNAVAILABLE,
   AGENT_UNREACHABLE: status.UNAVAILABLE,
+  /** The controller's database does not answer, or its disk is full. */
+  STATE_UNAVAILABLE: status.UNAVAILABLE,
   /** libvirt refused or did not answer. */
   LIBVIRT_FAILED: status.UNAVAILABLE,
   /** libvirt did not take the bandwidth limit, and the backup was not to go on without it. */

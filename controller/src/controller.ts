@@ -19,7 +19,7 @@ import { createDrivers } from './operations/drivers.ts';
 import { createJournal } from './operations/journal.ts';
 import { createLive } from './operations/live.ts';
 import { createSubmit } from './operations/submit.ts';
-import { openStore } from './store/store.ts';
+import { openStore, type StatePlace } from './store/store.ts';
 import { createSettings } from './zones/settings.ts';
 import { createZones } from './zones/zones.ts';
 
@@ -27,7 +27,7 @@ export interface ControllerOptions {
   /** Where to listen: one or more unix sockets or loopback ports. */
   readonly listen: readonly Address[];
   /** Where the state lies; made when it is not there. */
-  readonly stateDirectory: string;
+  readonly state: StatePlace;
   /** 32 bytes in hexadecimal, under which everything secret in the state is sealed. */
   readonly masterKey: Secret;
   readonly logger: Logger;
@@ -46,12 +46,12 @@ export interface RunningController {
 /**
  * Starts a controller, and takes up again what the one before it left running.
  *
- * @throws HoldfastError IN_USE when another controller has the state directory or an address, STATE_UNUSABLE for a newer
- *   schema or another master key, INVALID_REQUEST for an address that other machines could reach
+ * @throws HoldfastError as openStore; IN_USE when an address is taken, INVALID_REQUEST for one that other machines could
+ *   reach
  */
 export async function startController(options: ControllerOptions): Promise<RunningController> {
   const { logger, now = () => new Date() } = options;
-  const store = await openStore(options.stateDirectory, options.masterKey);
+  const store = await openStore(options.state, options.masterKey);
   const agents = createAgents();
   const stop = new AbortController();
 
@@ -97,7 +97,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     await close();
     throw error;
   }
-  logger.info('controller started', { epoch: fencingEpoch, stateDirectory: options.stateDirectory });
+  logger.info('controller started', { epoch: fencingEpoch, store: options.state.kind });
   let closing: Promise<void> | undefined;
   return { addresses: servers.map((server) => server.address), close: () => (closing ??= close()) };
 }

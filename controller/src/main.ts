@@ -4,6 +4,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { createLogger, type Logger, type LoggerOptions } from '@holdfast/common/logger.ts';
 import { version } from '@holdfast/common/version.ts';
 import { startController } from './controller.ts';
+import { readDatabaseUrl } from './database-url.ts';
 import { createMasterKey, readMasterKey } from './master-key.ts';
 
 /** Exit codes: 0 after a wanted stop, 1 when something failed, 2 when it was started wrongly. */
@@ -13,6 +14,7 @@ const EXIT_MISUSED = 2;
 interface Options {
   readonly listen: readonly string[];
   readonly stateDirectory: string;
+  readonly databaseUrlFile?: string;
   readonly masterKeyFile?: string;
   readonly createMasterKey?: string;
   readonly logFormat: LoggerOptions['format'];
@@ -26,6 +28,10 @@ const command = new Command('holdfast-controller')
     'unix:///run/holdfast/controller.sock',
   ])
   .option('--state-directory <directory>', 'where the state lies', '/var/lib/holdfast/controller')
+  .option(
+    '--database-url-file <file>',
+    'keep the state in the PostgreSQL database whose URL is in this file (or in HOLDFAST_DATABASE_URL) instead',
+  )
   .option('--master-key-file <file>', 'the key under which stored secrets are sealed')
   .option('--create-master-key <file>', 'make a new master key in a new file, and exit')
   .addOption(new Option('--log-format <format>').choices(['json', 'pretty']).default('json'))
@@ -55,9 +61,15 @@ async function run(given: Options, log: Logger): Promise<void> {
     credentialsDirectory: process.env['CREDENTIALS_DIRECTORY'],
   });
   delete process.env['HOLDFAST_MASTER_KEY'];
+  const url = await readDatabaseUrl({
+    file: given.databaseUrlFile,
+    text: process.env['HOLDFAST_DATABASE_URL'],
+  });
+  delete process.env['HOLDFAST_DATABASE_URL'];
   const controller = await startController({
     listen: given.listen.map(parseAddress),
-    stateDirectory: given.stateDirectory,
+    state:
+      url === undefined ? { kind: 'sqlite', directory: given.stateDirectory } : { kind: 'postgres', url },
     masterKey,
     logger: log,
   });

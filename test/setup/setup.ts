@@ -2,6 +2,7 @@ import { guestImage } from './guest/image.ts';
 import { installPackages, missingPackages } from './apt.ts';
 import { microVmImage } from './microVm/image.ts';
 import { packages } from './packages.ts';
+import { postgresRoot } from './postgres.ts';
 import { labPrograms } from './programs.ts';
 
 /** `make setup`, after `npm ci`: Debian packages, then what the lab's guests boot from. Run twice, it does nothing. */
@@ -14,6 +15,7 @@ async function setup(): Promise<void> {
   await guestImage();
   await microVmImage();
   await labPrograms();
+  await postgresRoot();
 }
 
 try {

@@ -14,7 +14,7 @@ import {
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { ZoneServiceService } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { run } from '../run.ts';
-import type { AgentOptions, ControllerOptions, StandaloneParts } from '../standalone/parts.ts';
+import type { AgentOptions, ControllerOptions, LocalParts } from '../standalone/parts.ts';
 import { fakeTerminal } from '../testing/fake-terminal.ts';
 import { parseNamedPath } from './standalone.ts';
 
@@ -65,7 +65,7 @@ describe('standalone', () => {
 
 /** Services that only remember; with `known` the controller has the zone, the host and the repository already. */
 function parts({ known }: { known: boolean }): {
-  parts: StandaloneParts;
+  parts: LocalParts;
   hosts: AddHostRequest[];
   repositories: AddRepositoryRequest[];
   log: string[];
@@ -96,14 +96,14 @@ function parts({ known }: { known: boolean }): {
     listRepositories: unary(silentLogger, () => Promise.resolve({ repositories: [] })),
     ...{ getRepository: refuse, removeRepository: refuse },
   };
-  const startAgent = ({ listen }: AgentOptions): ReturnType<StandaloneParts['startAgent']> => {
+  const startAgent = ({ listen }: AgentOptions): ReturnType<LocalParts['startAgent']> => {
     log.push('agent started');
     const close = (): Promise<void> => Promise.resolve(void log.push('agent closed'));
     return Promise.resolve({ address: listen, close });
   };
   const startController = async ({
     listen,
-  }: ControllerOptions): ReturnType<StandaloneParts['startController']> => {
+  }: ControllerOptions): ReturnType<LocalParts['startController']> => {
     const [address] = listen;
     assert.ok(address);
     const server = await serve(
@@ -135,6 +135,7 @@ function parts({ known }: { known: boolean }): {
       startAgent,
       startController,
       createMasterKey: () => Promise.reject(new HoldfastError('TARGET_EXISTS', 'there already')),
+      copySqlite: () => undefined,
       readMasterKey: () => Promise.resolve(new Secret('00')),
     },
   };

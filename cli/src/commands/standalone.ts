@@ -81,7 +81,7 @@ async function standalone(
     running.push(agent);
     const controller = await startController({
       listen: [controllerAddress],
-      stateDirectory: state.controller,
+      state: { kind: 'sqlite', directory: state.controller },
       masterKey: await masterKey.readMasterKey(state.masterKeyFile),
       logger: logger.child({ service: 'controller' }),
     });

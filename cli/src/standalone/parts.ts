@@ -24,13 +24,13 @@ export interface AgentOptions {
 /** What a controller is started with. */
 export interface ControllerOptions {
   readonly listen: readonly Address[];
-  readonly stateDirectory: string;
+  readonly state: { readonly kind: 'sqlite'; readonly directory: string };
   readonly masterKey: Secret;
   readonly logger: Logger;
 }
 
-/** The services that `standalone` runs; named here as it needs them, made by their own packages. */
-export interface StandaloneParts {
+/** What commands run that need no controller; named here as they need them, made by their own packages. */
+export interface LocalParts {
   readonly createLogger: (options: LoggerOptions) => Logger;
   readonly startAgent: (options: AgentOptions) => Promise<Closable & { readonly address: Address }>;
   readonly startController: (
@@ -39,4 +39,6 @@ export interface StandaloneParts {
   /** Writes a new key, under which the controller seals what is secret; TARGET_EXISTS when there is one. */
   readonly createMasterKey: (path: string) => Promise<void>;
   readonly readMasterKey: (path: string) => Promise<Secret>;
+  /** Copies the database of a controller's state directory to a new file. */
+  readonly copySqlite: (stateDirectory: string, target: string) => void;
 }

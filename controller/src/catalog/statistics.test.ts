@@ -1,14 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { sql } from 'kysely';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { DomainStatistics } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { transferredBytes } from '../store/migrations.ts';
 import { openStore, type Store } from '../store/store.ts';
 import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
+import { describeOnBothStores, makeState, type TestState } from '../testing/stores.ts';
 import { insertBackup } from './backups.ts';
 import { createStatistics, type Statistics } from './statistics.ts';
 
@@ -16,14 +14,14 @@ const TIB = 1024n ** 4n;
 const A = '00000000-0000-4000-8000-00000000000a';
 const B = '00000000-0000-4000-8000-00000000000b';
 
-describe('statistics', function () {
+describeOnBothStores('statistics', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
-  let directory: string;
+  let state: TestState;
   let store: Store;
   let statistics: Statistics;
   beforeEach(async () => {
-    directory = mkdtempSync(join(tmpdir(), 'holdfast-statistics-'));
-    store = await openStore(join(directory, 'state'), MASTER_KEY);
+    state = await makeState(kind);
+    store = await openStore(state.place, MASTER_KEY);
     statistics = createStatistics({ store });
     for (const name of ['z1', 'z2', 'empty'])
       await store.db.insertInto('zones').values({ name, create_time: '' }).execute();
@@ -39,7 +37,7 @@ describe('statistics', function () {
   });
   afterEach(async () => {
     await store.close();
-    rmSync(directory, { recursive: true, force: true });
+    await state.remove();
   });
 
   /** Enters a backup with two disks of the same figures. */
@@ -61,7 +59,7 @@ describe('statistics', function () {
       ],
     });
     const result = { path: 'p', manifest, manifestSha256: 's', filesBytes: 0n };
-    await store.db.transaction().execute(async (trx) => {
+    await store.transact(async (trx) => {
       const published = { id, zone, host: 'h', repository, result, manifest, key: undefined };
       await insertBackup(trx, published, new Date(at));
     });

@@ -1,18 +1,17 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
 import { TEST_DEADLINE_MS, ask, jobOf, refused, startLab, takeBackup, type Lab } from '../testing/lab.ts';
+import { describeOnBothStores } from '../testing/stores.ts';
 
-describe('hosts and repositories', function () {
+describeOnBothStores('hosts and repositories', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
   let lab: Lab;
   let agent: FakeAgent;
   beforeEach(async () => {
-    lab = await startLab();
+    lab = await startLab(kind);
     agent = await lab.furnish();
     await ask(lab.clients.zones.createZone.bind(lab.clients.zones), { name: 'z2' });
   });
@@ -77,9 +76,7 @@ describe('hosts and repositories', function () {
       zone: 'z1',
     });
     assert.ok(!JSON.stringify(listed).includes('horse'));
-    for (const file of ['controller.sqlite', 'controller.sqlite-wal']) {
-      assert.ok(!(await readFile(join(lab.stateDirectory, file))).includes(password), file);
-    }
+    assert.ok(!(await lab.state.dump()).includes(password));
     await lab.restartController();
     const { id } = await takeBackup(lab, { repository: 'share' });
     const { start } = await jobOf(agent, id);

@@ -62,7 +62,7 @@ export function createHosts(parts: { store: Store; zones: Zones; agents: Agents;
       const name = parseName('host', given.name || answer.name);
       const createTime = now();
       const row = { name, zone: given.zone, address: given.address, create_time: createTime.toISOString() };
-      await db.transaction().execute(async (trx) => {
+      await store.transact(async (trx) => {
         const taken = await trx
           .selectFrom('hosts')
           .select(['name', 'address'])
@@ -101,7 +101,7 @@ export function createHosts(parts: { store: Store; zones: Zones; agents: Agents;
     },
     remove: async (name) => {
       const host = await find(name);
-      await db.transaction().execute(async (trx) => {
+      await store.transact(async (trx) => {
         const busy = await trx
           .selectFrom('operations')
           .select('id')

@@ -129,7 +129,7 @@ export function createRepositories(parts: {
           RepositoryCredentials.encode(given.credentials).finish(),
           credentialsIdentity(name),
         );
-      await db.transaction().execute(async (trx) => {
+      await store.transact(async (trx) => {
         await refuseKnown(trx, name);
         await trx
           .insertInto('repositories')
@@ -156,7 +156,7 @@ export function createRepositories(parts: {
     },
     remove: async (name) => {
       await find(name);
-      await db.transaction().execute(async (trx) => {
+      await store.transact(async (trx) => {
         const backup = await trx
           .selectFrom('backups')
           .select('id')

@@ -59,13 +59,15 @@ export function createKeys(parts: { store: Store; now: () => Date; scryptWorkFac
         scryptWorkFactor,
       );
       // The passphrase may have been changed meanwhile: then the file is under the wrong one.
-      await db
-        .updateTable('keys')
-        .set({ key_file: file })
-        .where('id', '=', keyId)
-        .where('key_file', 'is', null)
-        .where('passphrase_sealed', '=', row.passphrase_sealed)
-        .execute();
+      await store.transact((trx) =>
+        trx
+          .updateTable('keys')
+          .set({ key_file: file })
+          .where('id', '=', keyId)
+          .where('key_file', 'is', null)
+          .where('passphrase_sealed', '=', row.passphrase_sealed)
+          .execute(),
+      );
     }
   };
 
@@ -74,9 +76,7 @@ export function createKeys(parts: { store: Store; now: () => Date; scryptWorkFac
     forNewBackup: async (zone, passphrase) => {
       const own = await generateKeyPair();
       const spare = await generateKeyPair();
-      const row = await db
-        .transaction()
-        .execute((trx) => chooseKey({ store, now, trx, zone, passphrase, spare }));
+      const row = await store.transact((trx) => chooseKey({ store, now, trx, zone, passphrase, spare }));
       const wrappedKey = await encryptTo(row.recipient, own.identity);
       return {
         keyId: row.id,

@@ -17,6 +17,7 @@ import {
   watch,
   type Lab,
 } from '../testing/lab.ts';
+import { describeOnBothStores } from '../testing/stores.ts';
 
 const { OPERATION_STATE_PENDING, OPERATION_STATE_RUNNING, OPERATION_STATE_SUCCEEDED } = OperationState;
 const { OPERATION_STATE_FAILED, OPERATION_STATE_CANCELLED, OPERATION_STATE_PAUSED } = OperationState;
@@ -25,12 +26,12 @@ const { STAGE_PREPARE, STAGE_BLOCKJOB } = Stage;
 const cases = (events: readonly OperationEvent[]): string[] =>
   events.map((event) => event.event?.$case ?? '').filter((name) => name !== 'stageProgress');
 
-describe('driving operations', function () {
+describeOnBothStores('driving operations', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
   let lab: Lab;
   let agent: FakeAgent;
   beforeEach(async () => {
-    lab = await startLab();
+    lab = await startLab(kind);
     agent = await lab.furnish();
   });
   afterEach(() => lab.close());

@@ -141,24 +141,26 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
       return rows.map((row) => OperationEvent.decode(row.event_message));
     },
     append: async (id, event) => {
-      noteStored(id, await db.transaction().execute((trx) => appendEvent(store, trx, id, event)));
+      noteStored(id, await store.transact((trx) => appendEvent(store, trx, id, event)));
     },
     progress: (id, { event, time }) => {
       // Has the number of the stored event before it: a reader that resumes after it misses nothing.
       live.note(id, { sequence: lastSequences.get(id) ?? 0n, time, event });
     },
     noteStart: async (id) => {
-      const result = await db
-        .updateTable('operations')
-        .set({ start_sent: 1 })
-        .where('id', '=', id)
-        .where('active', '=', 1)
-        .where('cancel_wanted', '=', 0)
-        .executeTakeFirst();
+      const result = await store.transact((trx) =>
+        trx
+          .updateTable('operations')
+          .set({ start_sent: 1 })
+          .where('id', '=', id)
+          .where('active', '=', 1)
+          .where('cancel_wanted', '=', 0)
+          .executeTakeFirst(),
+      );
       return result.numUpdatedRows > 0n;
     },
     noteCancel: async (id, ended) => {
-      const { operation, event } = await db.transaction().execute(async (trx) => {
+      const { operation, event } = await store.transact(async (trx) => {
         await trx
           .updateTable('operations')
           .set({ cancel_wanted: 1 })

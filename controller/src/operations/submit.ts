@@ -61,7 +61,7 @@ export function createSubmit(parts: { store: Store; drivers: Drivers; now: () =>
         state: OperationState.OPERATION_STATE_PENDING,
         createTime: now(),
       });
-      const earlier = await store.db.transaction().execute(async (trx) => {
+      const earlier = await store.transact(async (trx) => {
         // The same request may have come in twice at once.
         const known = await findEarlier(store, trx, submission.request);
         if (known !== undefined) return known;

@@ -17,13 +17,14 @@ import {
   takeBackup,
   type Lab,
 } from '../testing/lab.ts';
+import { describeOnBothStores } from '../testing/stores.ts';
 
-describe('what a backup request may say', function () {
+describeOnBothStores('what a backup request may say', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
   let lab: Lab;
   let agent: FakeAgent;
   beforeEach(async () => {
-    lab = await startLab();
+    lab = await startLab(kind);
     agent = await lab.furnish();
   });
   afterEach(() => lab.close());

@@ -14,15 +14,16 @@ import {
   watch,
   type Lab,
 } from '../testing/lab.ts';
+import { describeOnBothStores } from '../testing/stores.ts';
 
 const { STAGE_PREPARE, STAGE_BLOCKJOB } = Stage;
 
-describe('watching operations', function () {
+describeOnBothStores('watching operations', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
   let lab: Lab;
   let agent: FakeAgent;
   beforeEach(async () => {
-    lab = await startLab();
+    lab = await startLab(kind);
     agent = await lab.furnish();
   });
   afterEach(() => lab.close());

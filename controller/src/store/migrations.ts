@@ -1,11 +1,22 @@
-import { sql, type Kysely } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { transferredBytesOf } from '../catalog/transferred.ts';
-import type { Tables } from './schema.ts';
+import type { Database, Db } from './store.ts';
+
+/** The types of columns that each database has its own words for. Text sorts by its bytes in both. */
+export interface ColumnTypes {
+  readonly text: 'text' | RawBuilder<unknown>;
+  readonly bytes: 'blob' | 'bytea';
+}
+
+const COLUMN_TYPES: Readonly<Record<Database['kind'], ColumnTypes>> = {
+  sqlite: { text: 'text', bytes: 'blob' },
+  postgres: { text: sql`text collate "C"`, bytes: 'bytea' },
+};
 
 /** The steps from an empty database to the present schema. Only ever appended to; a step that was released is final. */
-export const migrations: readonly ((db: Kysely<Tables>) => Promise<void>)[] = [
+export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>)[] = [
   firstTables,
   mountedRepositories,
   transferredBytes,
@@ -16,7 +27,7 @@ export const migrations: readonly ((db: Kysely<Tables>) => Promise<void>)[] = [
  *
  * @throws HoldfastError STATE_UNUSABLE when a newer version of Holdfast wrote the database.
  */
-export async function migrate(db: Kysely<Tables>): Promise<void> {
+export async function migrate({ db, kind }: Database): Promise<void> {
   await sql`create table if not exists schema_version (version integer not null)`.execute(db);
   const found = await sql<{ version: number }>`select version from schema_version`.execute(db);
   const version = found.rows[0]?.version ?? 0;
@@ -30,84 +41,83 @@ export async function migrate(db: Kysely<Tables>): Promise<void> {
   for (const [index, step] of migrations.entries()) {
     if (index < version) continue;
     await db.transaction().execute(async (trx) => {
-      await step(trx);
+      await step(trx, COLUMN_TYPES[kind]);
       await sql`delete from schema_version`.execute(trx);
       await sql`insert into schema_version (version) values (${index + 1})`.execute(trx);
     });
   }
 }
 
-async function firstTables(db: Kysely<Tables>): Promise<void> {
-  const { schema } = db;
+async function firstTables({ schema }: Db, { text, bytes }: ColumnTypes): Promise<void> {
   await schema
     .createTable('controller_state')
     .addColumn('id', 'integer', (column) => column.primaryKey())
     .addColumn('fencing_epoch', 'bigint', (column) => column.notNull())
-    .addColumn('master_key_check_sealed', 'blob', (column) => column.notNull())
+    .addColumn('master_key_check_sealed', bytes, (column) => column.notNull())
     .execute();
   await schema
     .createTable('zones')
-    .addColumn('name', 'text', (column) => column.primaryKey())
-    .addColumn('create_time', 'text', (column) => column.notNull())
+    .addColumn('name', text, (column) => column.primaryKey())
+    .addColumn('create_time', text, (column) => column.notNull())
     .execute();
   await schema
     .createTable('settings')
-    .addColumn('zone', 'text', (column) => column.notNull())
-    .addColumn('key', 'text', (column) => column.notNull())
-    .addColumn('value', 'text')
-    .addColumn('value_sealed', 'blob')
+    .addColumn('zone', text, (column) => column.notNull())
+    .addColumn('key', text, (column) => column.notNull())
+    .addColumn('value', text)
+    .addColumn('value_sealed', bytes)
     .addPrimaryKeyConstraint('settings_pk', ['zone', 'key'])
     .execute();
   await schema
     .createTable('hosts')
-    .addColumn('name', 'text', (column) => column.primaryKey())
-    .addColumn('zone', 'text', (column) => column.notNull().references('zones.name'))
-    .addColumn('address', 'text', (column) => column.notNull())
-    .addColumn('create_time', 'text', (column) => column.notNull())
+    .addColumn('name', text, (column) => column.primaryKey())
+    .addColumn('zone', text, (column) => column.notNull().references('zones.name'))
+    .addColumn('address', text, (column) => column.notNull())
+    .addColumn('create_time', text, (column) => column.notNull())
     .execute();
   await schema
     .createTable('repositories')
-    .addColumn('name', 'text', (column) => column.primaryKey())
-    .addColumn('zone', 'text', (column) => column.notNull().references('zones.name'))
+    .addColumn('name', text, (column) => column.primaryKey())
+    .addColumn('zone', text, (column) => column.notNull().references('zones.name'))
     .addColumn('type', 'integer', (column) => column.notNull())
-    .addColumn('path', 'text', (column) => column.notNull())
-    .addColumn('create_time', 'text', (column) => column.notNull())
+    .addColumn('path', text, (column) => column.notNull())
+    .addColumn('create_time', text, (column) => column.notNull())
     .execute();
   await schema
     .createTable('keys')
-    .addColumn('id', 'text', (column) => column.primaryKey())
-    .addColumn('zone', 'text', (column) => column.notNull().references('zones.name'))
-    .addColumn('origin', 'text', (column) => column.notNull())
-    .addColumn('recipient', 'text', (column) => column.notNull())
-    .addColumn('identity_sealed', 'blob', (column) => column.notNull())
-    .addColumn('passphrase_sealed', 'blob', (column) => column.notNull())
-    .addColumn('key_file', 'blob')
-    .addColumn('create_time', 'text', (column) => column.notNull())
+    .addColumn('id', text, (column) => column.primaryKey())
+    .addColumn('zone', text, (column) => column.notNull().references('zones.name'))
+    .addColumn('origin', text, (column) => column.notNull())
+    .addColumn('recipient', text, (column) => column.notNull())
+    .addColumn('identity_sealed', bytes, (column) => column.notNull())
+    .addColumn('passphrase_sealed', bytes, (column) => column.notNull())
+    .addColumn('key_file', bytes)
+    .addColumn('create_time', text, (column) => column.notNull())
     .execute();
   await schema
     .createTable('backups')
-    .addColumn('id', 'text', (column) => column.primaryKey())
-    .addColumn('zone', 'text', (column) => column.notNull().references('zones.name'))
-    .addColumn('host', 'text', (column) => column.notNull())
-    .addColumn('repository', 'text', (column) => column.notNull().references('repositories.name'))
-    .addColumn('path', 'text', (column) => column.notNull())
-    .addColumn('domain_uuid', 'text', (column) => column.notNull())
-    .addColumn('domain_name', 'text', (column) => column.notNull())
-    .addColumn('snapshot_time', 'text', (column) => column.notNull())
+    .addColumn('id', text, (column) => column.primaryKey())
+    .addColumn('zone', text, (column) => column.notNull().references('zones.name'))
+    .addColumn('host', text, (column) => column.notNull())
+    .addColumn('repository', text, (column) => column.notNull().references('repositories.name'))
+    .addColumn('path', text, (column) => column.notNull())
+    .addColumn('domain_uuid', text, (column) => column.notNull())
+    .addColumn('domain_name', text, (column) => column.notNull())
+    .addColumn('snapshot_time', text, (column) => column.notNull())
     .addColumn('virtual_size_bytes', 'bigint', (column) => column.notNull())
     .addColumn('data_bytes', 'bigint', (column) => column.notNull())
     .addColumn('stored_bytes', 'bigint', (column) => column.notNull())
     .addColumn('compressed', 'integer', (column) => column.notNull())
     .addColumn('encrypted', 'integer', (column) => column.notNull())
     .addColumn('quiesced', 'integer', (column) => column.notNull())
-    .addColumn('key_id', 'text', (column) => column.references('keys.id'))
-    .addColumn('wrapped_key', 'blob')
-    .addColumn('manifest_message', 'blob', (column) => column.notNull())
-    .addColumn('manifest_sha256', 'text', (column) => column.notNull())
-    .addColumn('verify_time', 'text')
-    .addColumn('verify_level', 'text')
+    .addColumn('key_id', text, (column) => column.references('keys.id'))
+    .addColumn('wrapped_key', bytes)
+    .addColumn('manifest_message', bytes, (column) => column.notNull())
+    .addColumn('manifest_sha256', text, (column) => column.notNull())
+    .addColumn('verify_time', text)
+    .addColumn('verify_level', text)
     .addColumn('verify_intact', 'integer')
-    .addColumn('verify_text', 'text')
+    .addColumn('verify_text', text)
     .execute();
   await schema.createIndex('backups_by_time').on('backups').columns(['snapshot_time', 'id']).execute();
   await schema
@@ -118,55 +128,53 @@ async function firstTables(db: Kysely<Tables>): Promise<void> {
   await schema.createIndex('backups_by_key').on('backups').column('key_id').execute();
   await schema
     .createTable('operations')
-    .addColumn('id', 'text', (column) => column.primaryKey())
+    .addColumn('id', text, (column) => column.primaryKey())
     .addColumn('kind', 'integer', (column) => column.notNull())
     .addColumn('state', 'integer', (column) => column.notNull())
     .addColumn('active', 'integer', (column) => column.notNull())
-    .addColumn('zone', 'text', (column) => column.notNull().references('zones.name'))
-    .addColumn('host', 'text', (column) => column.notNull())
-    .addColumn('repository', 'text', (column) => column.notNull())
-    .addColumn('backup_id', 'text', (column) => column.notNull())
-    .addColumn('domain_uuid', 'text', (column) => column.notNull())
-    .addColumn('create_time', 'text', (column) => column.notNull())
-    .addColumn('request_id', 'text', (column) => column.unique())
-    .addColumn('request_digest', 'text', (column) => column.notNull())
-    .addColumn('job_sealed', 'blob')
+    .addColumn('zone', text, (column) => column.notNull().references('zones.name'))
+    .addColumn('host', text, (column) => column.notNull())
+    .addColumn('repository', text, (column) => column.notNull())
+    .addColumn('backup_id', text, (column) => column.notNull())
+    .addColumn('domain_uuid', text, (column) => column.notNull())
+    .addColumn('create_time', text, (column) => column.notNull())
+    .addColumn('request_id', text, (column) => column.unique())
+    .addColumn('request_digest', text, (column) => column.notNull())
+    .addColumn('job_sealed', bytes)
     .addColumn('start_sent', 'integer', (column) => column.notNull())
     .addColumn('accepted', 'integer', (column) => column.notNull())
     .addColumn('cancel_wanted', 'integer', (column) => column.notNull())
     .addColumn('last_sequence', 'bigint', (column) => column.notNull())
     .addColumn('agent_sequence', 'bigint', (column) => column.notNull())
-    .addColumn('operation_message', 'blob', (column) => column.notNull())
+    .addColumn('operation_message', bytes, (column) => column.notNull())
     .execute();
   await schema.createIndex('operations_by_time').on('operations').columns(['create_time', 'id']).execute();
   await schema.createIndex('operations_active').on('operations').columns(['active', 'zone']).execute();
   await schema
     .createTable('operation_events')
-    .addColumn('operation_id', 'text', (column) => column.notNull().references('operations.id'))
+    .addColumn('operation_id', text, (column) => column.notNull().references('operations.id'))
     .addColumn('sequence', 'bigint', (column) => column.notNull())
-    .addColumn('event_message', 'blob', (column) => column.notNull())
+    .addColumn('event_message', bytes, (column) => column.notNull())
     .addPrimaryKeyConstraint('operation_events_pk', ['operation_id', 'sequence'])
     .execute();
 }
 
-async function mountedRepositories(db: Kysely<Tables>): Promise<void> {
-  const { schema } = db;
-  const text = ['address', 'repository_id'] as const;
-  for (const column of text) {
+async function mountedRepositories({ schema }: Db, { text, bytes }: ColumnTypes): Promise<void> {
+  for (const column of ['address', 'repository_id']) {
     await schema
       .alterTable('repositories')
-      .addColumn(column, 'text', (definition) => definition.notNull().defaultTo(''))
+      .addColumn(column, text, (definition) => definition.notNull().defaultTo(''))
       .execute();
   }
   await schema
     .alterTable('repositories')
-    .addColumn('mount_options', 'text', (definition) => definition.notNull().defaultTo('[]'))
+    .addColumn('mount_options', text, (definition) => definition.notNull().defaultTo('[]'))
     .execute();
-  await schema.alterTable('repositories').addColumn('credentials_sealed', 'blob').execute();
+  await schema.alterTable('repositories').addColumn('credentials_sealed', bytes).execute();
 }
 
 /** What was transferred for the backups that are there is in their manifests. */
-export async function transferredBytes(db: Kysely<Tables>): Promise<void> {
+export async function transferredBytes(db: Db): Promise<void> {
   await db.schema
     .alterTable('backups')
     .addColumn('transferred_bytes', 'bigint', (column) => column.notNull().defaultTo(0))

@@ -4,6 +4,8 @@
  * PostgreSQL as well.
  */
 export interface Tables {
+  /** One row: how many migrations were applied. */
+  readonly schema_version: { readonly version: number };
   readonly controller_state: ControllerStateTable;
   readonly zones: ZoneTable;
   readonly settings: SettingTable;

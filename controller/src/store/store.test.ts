@@ -1,85 +1,98 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { Secret } from '@holdfast/common/secret.ts';
-import { TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
-import { createSealer, generateMasterKey } from './sealer.ts';
-import { openStore } from './store.ts';
+import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
+import { describeOnBothStores, makeState, type TestState } from '../testing/stores.ts';
+import { migrations } from './migrations.ts';
+import { generateMasterKey } from './sealer.ts';
+import { openStore, type Store } from './store.ts';
 
-const KEY = new Secret('5a'.repeat(32));
-
-describe('the state directory', function () {
+describeOnBothStores('the store', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
-  let directory: string;
-  beforeEach(() => {
-    directory = join(mkdtempSync(join(tmpdir(), 'holdfast-store-')), 'state');
+  let state: TestState;
+  let store: Store;
+  beforeEach(async () => {
+    state = await makeState(kind);
+    store = await openStore(state.place, MASTER_KEY);
   });
-  afterEach(() => {
-    rmSync(join(directory, '..'), { recursive: true, force: true });
-  });
-
-  it('is private', async () => {
-    const store = await openStore(directory, KEY);
-    assert.equal(statSync(directory).mode & 0o777, 0o700);
-    for (const file of ['controller.sqlite', 'controller.sqlite-wal', 'controller.lock']) {
-      assert.equal(statSync(join(directory, file)).mode & 0o777, 0o600, file);
-    }
+  afterEach(async () => {
     await store.close();
+    await state.remove();
   });
+  const addZone = (name: string) =>
+    store.transact((trx) => trx.insertInto('zones').values({ name, create_time: '' }).execute());
+  const zones = async (): Promise<string[]> =>
+    (await store.db.selectFrom('zones').select('name').orderBy('name').execute()).map((row) => row.name);
 
   it('counts its openings', async () => {
     for (const epoch of [1n, 2n, 3n]) {
-      const store = await openStore(directory, KEY);
       assert.equal(store.fencingEpoch, epoch);
       await store.close();
+      store = await openStore(state.place, MASTER_KEY);
     }
   });
 
-  it('refuses a second controller, and not one after a killed one', async () => {
-    const store = await openStore(directory, KEY);
-    await refused(openStore(directory, KEY), 'IN_USE');
+  it('refuses a second controller', async () => {
+    await refused(openStore(state.place, MASTER_KEY), 'IN_USE');
     await store.close();
-    const holder = spawn(process.execPath, [
-      '--input-type=module',
-      '--eval',
-      `import { lockState } from ${JSON.stringify(new URL('./lock.ts', import.meta.url).href)};
-       lockState(${JSON.stringify(join(directory, 'controller.lock'))});
-       process.stdout.write('locked');
-       setInterval(() => undefined, 1000);`,
-    ]);
-    await once(holder.stdout, 'data');
-    await refused(openStore(directory, KEY), 'IN_USE');
-    holder.kill('SIGKILL');
-    await once(holder, 'exit');
-    await (await openStore(directory, KEY)).close();
+    store = await openStore(state.place, MASTER_KEY);
   });
 
   it('refuses a newer schema, and leaves it as it is', async () => {
-    await (await openStore(directory, KEY)).close();
-    const database = new DatabaseSync(join(directory, 'controller.sqlite'));
-    database.exec('update schema_version set version = 999');
-    database.close();
-    const error = await refused(openStore(directory, KEY), 'STATE_UNUSABLE');
-    assert.match(error.message, /999/);
+    await store.transact((trx) => trx.updateTable('schema_version').set({ version: 999 }).execute());
+    await store.close();
+    assert.match((await refused(openStore(state.place, MASTER_KEY), 'STATE_UNUSABLE')).message, /999/);
     // The lock is free again.
-    await refused(openStore(directory, KEY), 'STATE_UNUSABLE');
+    await refused(openStore(state.place, MASTER_KEY), 'STATE_UNUSABLE');
+    assert.ok(migrations.length < 999);
   });
 
   it('refuses another master key', async () => {
-    await (await openStore(directory, KEY)).close();
-    await refused(openStore(directory, new Secret(generateMasterKey())), 'STATE_UNUSABLE');
-    await refused(openStore(directory, new Secret('short')), 'INVALID_REQUEST');
+    await store.close();
+    await refused(openStore(state.place, new Secret(generateMasterKey())), 'STATE_UNUSABLE');
+    await refused(openStore(state.place, new Secret('short')), 'INVALID_REQUEST');
+    store = await openStore(state.place, MASTER_KEY);
   });
 
-  it('opens a sealed value under its own name only', () => {
-    const sealer = createSealer(KEY);
-    const sealed = sealer.seal('secret', 'settings.value:z1:key');
-    assert.equal(sealer.open(sealed, 'settings.value:z1:key').toString(), 'secret');
-    assert.throws(() => sealer.open(sealed, 'settings.value:z2:key'), { reason: 'STATE_UNUSABLE' });
-    assert.notDeepEqual(sealer.seal('secret', 'x'), sealer.seal('secret', 'x'));
+  it('keeps what was committed, and sorts text by its bytes', async () => {
+    for (const name of ['b', 'B', 'a.b', 'a-b', 'aB', 'ab']) await addZone(name);
+    await store.close();
+    store = await openStore(state.place, MASTER_KEY);
+    assert.deepEqual(await zones(), ['B', 'a-b', 'a.b', 'aB', 'ab', 'b']);
+  });
+
+  it('undoes only the work that failed, of all that was asked for at once', async () => {
+    const answers = await Promise.allSettled([
+      addZone('one'),
+      store.transact(async (trx) => {
+        await trx.insertInto('zones').values({ name: 'undone', create_time: '' }).execute();
+        throw new Error('on purpose');
+      }),
+      addZone('two'),
+      addZone('one'),
+      addZone('three'),
+    ]);
+    assert.deepEqual(
+      answers.map((answer) => answer.status),
+      ['fulfilled', 'rejected', 'fulfilled', 'rejected', 'fulfilled'],
+    );
+    assert.deepEqual(await zones(), ['one', 'three', 'two']);
+  });
+
+  it('lets work see what work before it did, in the same batch too', async () => {
+    const counts = await Promise.all(
+      Array.from({ length: 50 }, (_, index) =>
+        store.transact(async (trx) => {
+          await trx
+            .insertInto('zones')
+            .values({ name: String(index), create_time: '' })
+            .execute();
+          return (await trx.selectFrom('zones').select('name').execute()).length;
+        }),
+      ),
+    );
+    assert.deepEqual(
+      counts,
+      Array.from({ length: 50 }, (_, index) => index + 1),
+    );
   });
 });

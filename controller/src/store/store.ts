@@ -1,14 +1,12 @@
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';
-import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
-import { Kysely, SqliteDialect, type Transaction } from 'kysely';
+import type { Kysely, Transaction } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
-import { lockState } from './lock.ts';
 import { migrate } from './migrations.ts';
-import { asKyselyDatabase } from './node-sqlite.ts';
+import { openPostgres } from './postgres.ts';
 import type { Tables } from './schema.ts';
 import { createSealer, type Sealer } from './sealer.ts';
+import { openSqlite } from './sqlite.ts';
+import { batchTransactions, type Transact } from './transactions.ts';
 
 export type Db = Kysely<Tables>;
 export type Trx = Transaction<Tables>;
@@ -16,82 +14,95 @@ export type Trx = Transaction<Tables>;
 const CHECK_IDENTITY = 'controller_state.master_key_check';
 const CHECK_TEXT = 'holdfast';
 
+/** Where the state lies: SQLite in a directory of this machine, or a PostgreSQL database by its connection URL. */
+export type StatePlace =
+  | { readonly kind: 'sqlite'; readonly directory: string }
+  | { readonly kind: 'postgres'; readonly url: Secret };
+
 /** What the controller remembers. */
 export interface Store {
+  /** For reading. What is written goes through `transact`. */
   readonly db: Db;
+  readonly transact: Transact;
   readonly sealer: Sealer;
   /** Larger with every start, so that an agent can tell an old controller from the present one. */
   readonly fencingEpoch: bigint;
   close(): Promise<void>;
 }
 
+/** An open database of either kind, which no other controller works on. */
+export interface Database {
+  readonly kind: StatePlace['kind'];
+  readonly db: Db;
+  /** Runs a body in one transaction that is isolated from all others, again when that takes it. */
+  readonly begin: (body: (trx: Trx) => Promise<void>) => Promise<void>;
+  /** Whether an error makes `begin` run the body again. */
+  readonly mustRepeat: (error: unknown) => boolean;
+  close(): Promise<void>;
+}
+
 /**
- * Opens the state directory, making it (0700) and its database (0600) when they are not there.
+ * Opens the state, and makes it when there is none. A SQLite database is checked as a whole first.
  *
- * @throws HoldfastError IN_USE when another controller has it, STATE_UNUSABLE for a newer schema or another master key.
+ * @throws HoldfastError IN_USE when another controller has it, STATE_UNUSABLE for a newer schema, another master key or a
+ *   damaged database, STATE_UNAVAILABLE when PostgreSQL does not answer, INVALID_REQUEST for a bad key or URL
  */
-export async function openStore(stateDirectory: string, masterKey: Secret): Promise<Store> {
+export async function openStore(place: StatePlace, masterKey: Secret): Promise<Store> {
   const sealer = createSealer(masterKey);
-  mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-  chmodSync(stateDirectory, 0o700);
-  const lock = lockState(privateFile(stateDirectory, 'controller.lock'));
+  const database = place.kind === 'sqlite' ? openSqlite(place.directory) : await openPostgres(place.url);
+  const { db } = database;
   try {
-    const db = openDatabase(privateFile(stateDirectory, 'controller.sqlite'));
-    try {
-      await migrate(db);
-      const fencingEpoch = await beginEpoch(db, sealer);
-      return {
-        db,
-        sealer,
-        fencingEpoch,
-        close: async () => {
-          await db.destroy();
-          lock.release();
-        },
-      };
-    } catch (error) {
-      await db.destroy();
-      throw error;
-    }
+    await migrate(database);
+    const fencingEpoch = await beginEpoch(database, sealer);
+    return {
+      db,
+      sealer,
+      fencingEpoch,
+      transact: batchTransactions(
+        (body) =>
+          database.begin(async (trx) => {
+            await refuseOldEpoch(trx, fencingEpoch);
+            await body(trx);
+          }),
+        database.mustRepeat,
+      ),
+      close: () => database.close(),
+    };
   } catch (error) {
-    lock.release();
+    await database.close();
     throw error;
   }
 }
 
-function openDatabase(path: string): Db {
-  const database = new DatabaseSync(path, { timeout: 5_000, enableForeignKeyConstraints: true });
-  database.exec('pragma journal_mode = wal');
-  database.exec('pragma synchronous = full');
-  return new Kysely<Tables>({ dialect: new SqliteDialect({ database: asKyselyDatabase(database) }) });
-}
-
-/** SQLite gives its side files the mode of the database. */
-function privateFile(directory: string, name: string): string {
-  const path = join(directory, name);
-  closeSync(openSync(path, 'a', 0o600));
-  chmodSync(path, 0o600);
-  return path;
-}
-
-async function beginEpoch(db: Db, sealer: Sealer): Promise<bigint> {
-  return await db.transaction().execute(async (trx) => {
+async function beginEpoch({ begin }: Database, sealer: Sealer): Promise<bigint> {
+  let epoch = 1;
+  await begin(async (trx) => {
     const before = await trx.selectFrom('controller_state').selectAll().executeTakeFirst();
     if (before === undefined) {
       const check = sealer.seal(CHECK_TEXT, CHECK_IDENTITY);
       await trx
         .insertInto('controller_state')
-        .values({ id: 1, fencing_epoch: 1, master_key_check_sealed: check })
+        .values({ id: 1, fencing_epoch: epoch, master_key_check_sealed: check })
         .execute();
-      return 1n;
+      return;
     }
     try {
       sealer.open(before.master_key_check_sealed, CHECK_IDENTITY);
     } catch (cause) {
       throw new HoldfastError('STATE_UNUSABLE', 'The master key is not the one of this database.', { cause });
     }
-    const epoch = before.fencing_epoch + 1;
+    epoch = before.fencing_epoch + 1;
     await trx.updateTable('controller_state').set({ fencing_epoch: epoch }).execute();
-    return BigInt(epoch);
   });
+  return BigInt(epoch);
+}
+
+/** A controller that was cut off from its database, and replaced meanwhile, must not write into it. */
+async function refuseOldEpoch(trx: Trx, ours: bigint): Promise<void> {
+  const found = await trx.selectFrom('controller_state').select('fencing_epoch').executeTakeFirst();
+  if (found?.fencing_epoch === Number(ours)) return;
+  throw new HoldfastError(
+    'STALE_EPOCH',
+    'Another controller has taken the database over. Stop this one; operations go on at the other.',
+  );
 }

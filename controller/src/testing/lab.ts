@@ -25,6 +25,7 @@ import { AddRepositoryRequest, RepositoryServiceClient } from '@holdfast/proto/h
 import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { ZoneServiceClient } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { startController, type RunningController } from '../controller.ts';
+import { makeState, type StoreKind, type TestState } from './stores.ts';
 import { startFakeAgent, type FakeAgent, type FakeJob } from './fake-agent.ts';
 
 const CONDITION_DEADLINE_MS = 20_000;
@@ -45,7 +46,7 @@ type Method<Request, Response> = (
 /** A controller in a temporary folder, its clients, and agents made for it. */
 export interface Lab {
   readonly directory: string;
-  readonly stateDirectory: string;
+  readonly state: TestState;
   readonly clients: Clients;
   startAgent(name: string, zone: string): Promise<FakeAgent>;
   /** Makes zone `z1` with host `h1`, repository `r1` and a running domain `vm`. */
@@ -65,15 +66,15 @@ interface Clients {
   readonly statistics: StatisticsServiceClient;
 }
 
-export async function startLab(now?: () => Date): Promise<Lab> {
+export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Promise<Lab> {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-controller-'));
-  const stateDirectory = join(directory, 'state');
+  const state = await makeState(kind);
   const address: Address = { kind: 'unix', path: join(directory, 'controller.sock') };
   const agents: FakeAgent[] = [];
   const start = (): Promise<RunningController> =>
     startController({
       listen: [address],
-      stateDirectory,
+      state: state.place,
       masterKey: MASTER_KEY,
       logger: silentLogger,
       scryptWorkFactor: SCRYPT_WORK_FACTOR,
@@ -100,7 +101,7 @@ export async function startLab(now?: () => Date): Promise<Lab> {
   };
   return {
     directory,
-    stateDirectory,
+    state,
     clients,
     startAgent,
     furnish: async () => {
@@ -129,6 +130,7 @@ export async function startLab(now?: () => Date): Promise<Lab> {
       for (const client of Object.values(clients)) client.close();
       await controller.close();
       await Promise.all(agents.map((agent) => agent.stop()));
+      await state.remove();
       rmSync(directory, { recursive: true, force: true });
     },
   };

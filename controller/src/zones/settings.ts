@@ -51,7 +51,7 @@ export function createSettings({ store, zones }: { store: Store; zones: Zones })
       if (zone !== '') await zones.require(zone);
       const parsed = parseValues(values);
       const cleared = clear.map((key) => parseCleared(key, parsed));
-      await store.db.transaction().execute(async (trx) => {
+      await store.transact(async (trx) => {
         for (const key of [...parsed.keys(), ...cleared]) {
           await trx.deleteFrom('settings').where('zone', '=', zone).where('key', '=', key).execute();
         }

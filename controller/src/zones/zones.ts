@@ -19,7 +19,7 @@ export function createZones({ store, now }: { store: Store; now: () => Date }): 
     create: async (given) => {
       const name = parseName('zone', given);
       const createTime = now();
-      return await db.transaction().execute(async (trx) => {
+      return await store.transact(async (trx) => {
         if (await hasZone(trx, name)) {
           throw new HoldfastError('ZONE_EXISTS', `There is a zone ${name} already.`);
         }

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { Secret } from '@holdfast/common/secret.ts';
+import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
+import { makeState, query, type TestState } from '../testing/stores.ts';
+import { openStore } from './store.ts';
+
+describe('the state in PostgreSQL', function () {
+  this.timeout(TEST_DEADLINE_MS);
+  let state: TestState;
+  let url: string;
+  beforeEach(async () => {
+    state = await makeState('postgres');
+    url = state.place.kind === 'postgres' ? state.place.url.reveal() : '';
+  });
+  afterEach(() => state.remove());
+
+  /** Cuts all connections to the database, as a restart of the server would. */
+  const cutOff = () =>
+    query(
+      url,
+      `select pg_terminate_backend(pid) from pg_stat_activity
+       where datname = current_database() and pid <> pg_backend_pid()`,
+    );
+
+  it('goes on after its connections broke', async () => {
+    const store = await openStore(state.place, MASTER_KEY);
+    await cutOff();
+    const add = (name: string) =>
+      store.transact((trx) => trx.insertInto('zones').values({ name, create_time: '' }).execute());
+    // The first may still meet the broken connection, and says so.
+    await add('z1').catch((error: unknown) => {
+      assert.equal((error as { reason?: string }).reason, 'STATE_UNAVAILABLE');
+    });
+    await add('z2');
+    assert.ok((await store.db.selectFrom('zones').select('name').execute()).some((row) => row.name === 'z2'));
+    await store.close();
+  });
+
+  it('takes nothing from a controller that was replaced while it was cut off', async () => {
+    const old = await openStore(state.place, MASTER_KEY);
+    await cutOff();
+    const next = await openStore(state.place, MASTER_KEY);
+    const add = (store: typeof old) =>
+      store.transact((trx) => trx.insertInto('zones').values({ name: 'z1', create_time: '' }).execute());
+    await refused(add(old), 'STALE_EPOCH');
+    await add(next);
+    await old.close();
+    await next.close();
+  });
+
+  it('does work again that another writer came in between', async () => {
+    const store = await openStore(state.place, MASTER_KEY);
+    await store.transact((trx) => trx.insertInto('zones').values({ name: 'z1', create_time: 'a' }).execute());
+    const seen: string[] = [];
+    await store.transact(async (trx) => {
+      const row = await trx.selectFrom('zones').select('create_time').executeTakeFirstOrThrow();
+      seen.push(row.create_time);
+      if (seen.length === 1) await query(url, `update zones set create_time = 'b'`);
+      await trx
+        .updateTable('zones')
+        .set({ create_time: `${row.create_time}c` })
+        .execute();
+    });
+    assert.deepEqual(seen, ['a', 'b']);
+    const [zone] = await query(url, 'select create_time from zones');
+    assert.equal(zone?.['create_time'], 'bc');
+    await store.close();
+  });
+
+  it('says what is wrong when it cannot be opened', async () => {
+    const open = (given: string) => openStore({ kind: 'postgres', url: new Secret(given) }, MASTER_KEY);
+    await refused(open('postgresql://postgres@/x?host=/nowhere'), 'STATE_UNAVAILABLE');
+    await refused(open(url.replace(/\/holdfast_[0-9a-f]+/, '/nothing')), 'STATE_UNUSABLE');
+    const error = await refused(open('postgresql://user:tell-nobody@db.example/holdfast'), 'INVALID_REQUEST');
+    assert.match(error.message, /sslmode=verify-full/);
+    assert.ok(!error.message.includes('tell-nobody'));
+  });
+
+  it('refuses a text that PostgreSQL cannot hold', async () => {
+    const store = await openStore(state.place, MASTER_KEY);
+    await refused(
+      store.db.selectFrom('zones').select('name').where('name', '=', 'a\0b').execute(),
+      'INVALID_REQUEST',
+    );
+    await store.close();
+  });
+});
