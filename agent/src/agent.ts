@@ -1,5 +1,6 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Address } from '@holdfast/common/address.ts';
 import type { Logger, LoggerOptions } from '@holdfast/common/logger.ts';
 import { serve } from '@holdfast/common/server.ts';
@@ -10,6 +11,8 @@ import { jobsOf } from './jobs/jobs.ts';
 import { virshAt } from './libvirt/virsh.ts';
 import { unmountLeft } from './mount/unmount.ts';
 import { openRepositories } from './repository/repositories.ts';
+
+const RECOVER_EVERY_MS = 60_000;
 
 export interface AgentOptions {
   readonly listen: Address;
@@ -57,23 +60,29 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const virsh = virshAt(options.libvirtUri, logger);
   const repositories = openRepositories(mountsDirectory, logger);
   const jobs = jobsOf({ ...options, mountsDirectory });
+  const cleanUp = async (signal: AbortSignal): Promise<void> => {
+    await jobs.recover();
+    for (const problem of await unmountLeft(mountsDirectory))
+      logger.warn('what a killed process had mounted', { problem });
+    // What could not be undone while libvirt or a NAS was away can be later.
+    while (!signal.aborted) {
+      await sleep(RECOVER_EVERY_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      await jobs.recover();
+    }
+  };
+  const closing = new AbortController();
   // Not waited for: a NAS that hangs must not keep the agent from serving the others.
-  void jobs
-    .recover()
-    .then(() => unmountLeft(mountsDirectory))
-    .then((problems) => {
-      for (const problem of problems) logger.warn('what a killed process had mounted', { problem });
-    })
-    .catch((error: unknown) => {
-      logger.error('could not look for what killed processes left', { error });
-    });
+  void cleanUp(closing.signal).catch((error: unknown) => {
+    logger.error('could not look for what killed processes left', { error });
+  });
+
   const implementation = agentService({
     zone,
     hostName,
     jobs,
     virsh,
     repositories,
-    epochs: epochs(),
+    epochs: epochs(jobs.root),
     logger,
   });
   const name = 'holdfast.agent.v1.AgentService';
@@ -85,6 +94,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   return {
     address: server.address,
     close: async () => {
+      closing.abort();
       await server.close();
       await repositories.close();
     },

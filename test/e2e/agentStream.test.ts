@@ -73,6 +73,10 @@ describe('the stream to an agent', () => {
     await assert.rejects(read(begin(agent, attach(jobId, 6n))), /newer controller/);
     await assert.rejects(read(begin(agent, attach(randomUUID(), 8n))), /knows no job/);
     newer.cancel();
+    // Nor does an agent that has been started again.
+    await fixture.holdfast.agent.kill();
+    await fixture.holdfast.agent.start();
+    await assert.rejects(read(begin(agent, attach(jobId, 6n))), /newer controller/);
 
     const newest = begin(agent, attach(jobId, 8n));
     newest.write(controlOf({ $case: 'cancel', value: {} }));

@@ -85,14 +85,16 @@ async function begin<Start extends { readonly header?: JobHeader | undefined }>(
   if (message?.$case === 'start') {
     const header = requireField(message.value.header, 'header');
     requireZone(parts.zone, header.zone);
-    parts.epochs.accept(header.jobId, header.fencingEpoch);
-    await parts.jobs.start(kind, header, accept(message.value));
+    const start = accept(message.value);
+    await parts.epochs.accept(header.jobId, header.fencingEpoch);
+    await parts.jobs.start(kind, header, start);
     return { jobId: header.jobId, epoch: header.fencingEpoch, afterSequence: 0n };
   }
   const command = message?.value.command;
   if (command?.$case === 'attach') {
     const { jobId, fencingEpoch, afterSequence, credentials } = command.value;
-    parts.epochs.accept(jobId, fencingEpoch);
+    await parts.jobs.requireKnown(jobId);
+    await parts.epochs.accept(jobId, fencingEpoch);
     parts.jobs.remember(jobId, credentials);
     return { jobId, epoch: fencingEpoch, afterSequence };
   }
@@ -110,7 +112,7 @@ async function obey(parts: AgentParts, job: Followed, request: JobRequest<unknow
     throw new HoldfastError('INVALID_REQUEST', 'The stream follows a job already.');
   if (command.$case === 'ack') return;
   if (command.$case === 'setBandwidth') requireBandwidth(command.value.limitMibps);
-  parts.epochs.require(job.jobId, job.epoch);
+  await parts.epochs.require(job.jobId, job.epoch);
   await parts.jobs.command(job.jobId, message.value);
 }
 

@@ -18,6 +18,8 @@ import { commandRunner, followRunner } from './wire.ts';
 
 /** The jobs of an agent: each in a runner process of its own, and known by its directory on local disk. */
 export interface Jobs {
+  /** Has a directory for each job, named by its id. */
+  readonly root: string;
   /** Starts a job; one that is known already is left as it is. `start` is the message as JSON, with its secrets. */
   start(kind: JobKind, header: JobHeader, start: string): Promise<void>;
   /**
@@ -26,12 +28,17 @@ export interface Jobs {
    * @throws HoldfastError JOB_NOT_FOUND
    */
   follow(jobId: string, afterSequence: bigint, signal: AbortSignal): AsyncIterable<OperationEvent>;
+  /** @throws HoldfastError JOB_NOT_FOUND */
+  requireKnown(jobId: string): Promise<void>;
   /** Passes a command on. Commands to a job that has ended do nothing. */
   command(jobId: string, command: Control): Promise<void>;
   /** Keeps the credentials of a job's repository until the job has ended, in case that it must be undone. */
   remember(jobId: string, credentials: RepositoryCredentials | undefined): void;
   list(): Promise<readonly Job[]>;
-  /** Finds jobs whose runner was killed, undoes them, and forgets jobs that ended long ago. */
+  /**
+   * Finds jobs whose runner was killed, undoes them, tries again to undo what could not be, and forgets jobs that ended
+   * long ago.
+   */
   recover(): Promise<void>;
 }
 
@@ -51,6 +58,9 @@ const DAY = 86_400_000;
 const FORGET_AFTER_MS = 7 * DAY;
 const RETRY_MS = 100;
 const RECOVER_RETRY_MS = 5_000;
+/** Between attempts to undo what cannot be undone for now: as many minutes as it takes, then every hour. */
+const FIRST_PAUSE_MS = 30_000;
+const LONGEST_PAUSE_MS = 3_600_000;
 const RUNNER = fileURLToPath(new URL('./runner.ts', import.meta.url));
 
 export function jobsOf(options: JobsOptions): Jobs {
@@ -63,6 +73,12 @@ export function jobsOf(options: JobsOptions): Jobs {
   const directoryOf = (jobId: string): string => join(root, jobId);
   const isKnown = async (jobId: string): Promise<boolean> =>
     isUuid(jobId) && (await stat(jobFiles(directoryOf(jobId)).spec).catch(() => undefined)) !== undefined;
+  const requireKnown = async (jobId: string): Promise<void> => {
+    // A job that is just being started has no process yet, and is not dead.
+    await starting.get(jobId)?.catch(() => undefined);
+    if (!(await isKnown(jobId)))
+      throw new HoldfastError('JOB_NOT_FOUND', `This agent knows no job ${JSON.stringify(jobId)}.`);
+  };
 
   const startNew = async (kind: JobKind, header: JobHeader, start: string): Promise<void> => {
     const directory = directoryOf(header.jobId);
@@ -118,7 +134,38 @@ export function jobsOf(options: JobsOptions): Jobs {
     }
   };
 
+  /** Jobs that have ended, with nothing left to be undone. */
+  const settled = new Set<string>();
+  /** When a job's recovery may be tried again, by performance.now(), and after which pause then. */
+  const retries = new Map<string, { readonly atMs: number; readonly pauseMs: number }>();
+  const isTime = (jobId: string): boolean => {
+    const { atMs, pauseMs } = retries.get(jobId) ?? { atMs: 0, pauseMs: FIRST_PAUSE_MS };
+    const nowMs = performance.now();
+    if (nowMs < atMs) return false;
+    retries.set(jobId, { atMs: nowMs + pauseMs, pauseMs: Math.min(2 * pauseMs, LONGEST_PAUSE_MS) });
+    return true;
+  };
+  const recoverIfDead = async (jobId: string): Promise<void> => {
+    const directory = directoryOf(jobId);
+    const isStarted = await isKnown(jobId);
+    if (isStarted && !settled.has(jobId)) {
+      const entries = await readJournal(jobFiles(directory).journal);
+      if (!isEnded(journaledEvents(entries)) || pendingUndo(entries).length > 0) {
+        if (isTime(jobId) && (await isGone(directory))) await recoverOne(jobId);
+        return;
+      }
+      settled.add(jobId);
+      retries.delete(jobId);
+    }
+    const { mtimeMs } = await stat(directory);
+    if (Date.now() - mtimeMs < FORGET_AFTER_MS) return;
+    await rm(directory, { recursive: true });
+    settled.delete(jobId);
+  };
+
   return {
+    root,
+    requireKnown,
     start: async (kind, header, start) => {
       if (!isUuid(header.jobId)) throw new HoldfastError('INVALID_REQUEST', 'header.job_id must be a UUID.');
       remember(header.jobId, readStart(kind, start).credentials);
@@ -131,11 +178,7 @@ export function jobsOf(options: JobsOptions): Jobs {
       return started.finally(() => starting.delete(header.jobId));
     },
     follow: async function* (jobId, afterSequence, signal) {
-      // A job that is just being started has no process yet, and is not dead.
-      await starting.get(jobId)?.catch(() => undefined);
-      if (!(await isKnown(jobId))) {
-        throw new HoldfastError('JOB_NOT_FOUND', `This agent knows no job ${JSON.stringify(jobId)}.`);
-      }
+      await requireKnown(jobId);
       const directory = directoryOf(jobId);
       const spec = await readSpec(directory);
       let sent = afterSequence;
@@ -157,7 +200,9 @@ export function jobsOf(options: JobsOptions): Jobs {
           continue;
         }
         if (!(await isGone(directory))) await sleep(RETRY_MS);
-        else await recoverOne(jobId).catch(() => sleep(RECOVER_RETRY_MS));
+        // One that has just ended is gone, too.
+        else if (!isEnded(await newEvents(directory, 0n)))
+          await recoverOne(jobId).catch(() => sleep(RECOVER_RETRY_MS));
       }
     },
     command: async (jobId, command) => {
@@ -185,20 +230,12 @@ export function jobsOf(options: JobsOptions): Jobs {
       return jobs;
     },
     recover: async () => {
-      for (const jobId of await knownJobs(root)) {
+      for (const jobId of await readdir(root).catch(() => [])) {
         // One that is just being started has no process yet, and is not dead.
         if (starting.has(jobId)) continue;
-        const directory = directoryOf(jobId);
-        const entries = await readJournal(jobFiles(directory).journal);
-        const ended = isEnded(journaledEvents(entries));
-        if (ended && pendingUndo(entries).length === 0) {
-          const { mtimeMs } = await stat(directory);
-          if (Date.now() - mtimeMs > FORGET_AFTER_MS) await rm(directory, { recursive: true });
-        } else if (await isGone(directory)) {
-          await recoverOne(jobId).catch((error: unknown) => {
-            options.logger.error('could not recover a job', { jobId, error });
-          });
-        }
+        await recoverIfDead(jobId).catch((error: unknown) => {
+          options.logger.error('could not recover a job', { jobId, error });
+        });
       }
     },
   };

@@ -107,15 +107,19 @@ async function recover(): Promise<void> {
 }
 
 async function finish(end: JobEvent): Promise<void> {
-  for (const { action, error } of await undo.all()) {
+  const failures = await undo.all();
+  for (const { action, error } of failures)
     logger.error('could not undo', { action: describeUndo(action), error });
-    const message = `Could not ${describeUndo(action)}: ${error instanceof Error ? error.message : String(error)} It is tried again when the agent starts.`;
+  // What is tried again after the job's end is for the log alone.
+  if (journaledEvents(earlier).some(isTerminal)) return;
+  for (const { action, error } of failures) {
+    const message = `Could not ${describeUndo(action)}: ${error instanceof Error ? error.message : String(error)} The agent goes on trying.`;
     await events.append({ $case: 'warning', value: { reason: 'LEFTOVERS', message, target: '' } });
   }
   for (const message of notes) {
     await events.append({ $case: 'warning', value: { reason: 'UNMOUNTED_LAZILY', message, target: '' } });
   }
-  if (!journaledEvents(earlier).some(isTerminal)) await events.append(end);
+  await events.append(end);
 }
 
 async function outcome(
