@@ -2,7 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { sentence, type Virsh } from './virsh.ts';
 
-const FREEZE_DEADLINE_MS = 30_000;
+/** A guest is frozen for no longer than this, whatever happens. */
+export const FREEZE_LIMIT_MS = 15_000;
+
+const THAW_DEADLINE_MS = 30_000;
 const AGENT_ANSWER_S = '10';
 const THAW_ATTEMPTS = 20;
 const THAW_PAUSE_MS = 1_000;
@@ -20,7 +23,13 @@ export interface Freeze {
 export async function freeze(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<Freeze> {
   // Without it, an agent that takes a command and never answers holds libvirt for ever.
   await virsh.attempt(['guest-agent-timeout', uuid, '--timeout', AGENT_ANSWER_S], { signal });
-  const result = await virsh.attempt(['domfsfreeze', uuid], { deadlineMs: FREEZE_DEADLINE_MS, signal });
+  const result = await virsh
+    .attempt(['domfsfreeze', uuid], { deadlineMs: FREEZE_LIMIT_MS, signal })
+    .catch((error: unknown) => {
+      if (!(error instanceof HoldfastError)) throw error;
+      return error;
+    });
+  if (result instanceof HoldfastError) return { frozen: false, thawOwed: true, message: result.message };
   if (result.exitCode === 0) {
     return { frozen: true, thawOwed: true, message: 'The file systems were frozen by the guest agent.' };
   }
@@ -37,11 +46,15 @@ export async function freeze(virsh: Virsh, uuid: string, signal: AbortSignal): P
 export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
   let said = '';
   for (let attempt = 1; attempt <= THAW_ATTEMPTS; attempt++) {
-    const result = await virsh.attempt(['domfsthaw', uuid], { deadlineMs: FREEZE_DEADLINE_MS });
-    if (result.exitCode === 0) return;
-    said = sentence(result.stderr);
-    const state = await virsh.attempt(['domstate', uuid]);
-    if (state.stdout.trim() === 'shut off' || /domain not found|no domain with/i.test(state.stderr)) return;
+    try {
+      const { exitCode, stderr } = await virsh.attempt(['domfsthaw', uuid], { deadlineMs: THAW_DEADLINE_MS });
+      if (exitCode === 0 || (await isOff(virsh, uuid))) return;
+      said = sentence(stderr);
+    } catch (error) {
+      // A virsh that hangs is no answer either.
+      if (!(error instanceof HoldfastError)) throw error;
+      said = error.message;
+    }
     await sleep(THAW_PAUSE_MS);
   }
   throw new HoldfastError(
@@ -49,4 +62,9 @@ export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
     `The file systems of domain ${uuid} may still be frozen: ${said} ` +
       `Thaw them with: virsh domfsthaw ${uuid}`,
   );
+}
+
+async function isOff(virsh: Virsh, uuid: string): Promise<boolean> {
+  const { stdout, stderr } = await virsh.attempt(['domstate', uuid]);
+  return ['shut off', 'crashed'].includes(stdout.trim()) || /domain not found|no domain with/i.test(stderr);
 }

@@ -2,7 +2,8 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Consistency } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import type { Undoing } from '../jobs/undo.ts';
-import { freeze, type Freeze } from '../libvirt/freeze.ts';
+import { freeze, FREEZE_LIMIT_MS, type Freeze } from '../libvirt/freeze.ts';
+import { startThawGuard, type ThawGuard } from '../libvirt/thawGuard.ts';
 import type { Transport } from '../transport/transport.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { Prepared } from './prepare.ts';
@@ -29,26 +30,30 @@ export async function* quiesce(
   const { uuid } = prepared.domain;
   let outcome: Freeze = { frozen: false, thawOwed: false, message: 'Quiescing is off.' };
   let frozenAtMs = 0;
-  let thawing: Undoing | undefined;
+  let owed: { readonly thaw: Undoing; readonly guard: ThawGuard } | undefined;
   if (requested !== 'off') {
-    thawing = await context.undo.promise({ kind: 'thaw', domainUuid: uuid });
+    const { virsh, runtimeDirectory, control } = context;
+    const guard = await startThawGuard(virsh.uri, uuid, runtimeDirectory, control.signal);
+    const thaw = await context.undo.promise({ kind: 'thaw', domainUuid: uuid });
     frozenAtMs = context.now().getTime();
-    outcome = await freeze(context.virsh, uuid, context.control.signal);
-    if (!outcome.thawOwed) {
-      await thawing.forget();
-      thawing = undefined;
+    guard.freezing();
+    outcome = await freeze(virsh, uuid, control.signal);
+    if (outcome.thawOwed) owed = { thaw, guard };
+    else {
+      await thaw.forget();
+      guard.release();
     }
   }
   try {
-    if (!outcome.frozen && requested === 'required') {
-      throw new HoldfastError(
-        'QUIESCE_FAILED',
-        `The guest could not be quiesced, and that was required: ${outcome.message}`,
-      );
-    }
+    if (!outcome.frozen && requested === 'required') throw notQuiesced(outcome.message);
     await transport.begin();
+    if (outcome.frozen && owed?.guard.isInTime() === false) {
+      outcome = { ...outcome, frozen: false, message: TOO_LONG };
+      if (requested === 'required') throw notQuiesced(outcome.message);
+    }
   } finally {
-    await thawing?.now();
+    await owed?.thaw.now();
+    owed?.guard.release();
   }
   const time = context.now();
   const { frozen: quiesced, message } = outcome;
@@ -62,4 +67,15 @@ export async function* quiesce(
   return {
     result: { time, consistency: { requested, quiesced, message, frozenMs } },
   };
+}
+
+const TOO_LONG =
+  `The file systems were thawed after ${FREEZE_LIMIT_MS / 1_000} s, so that the guest waits no longer, and its disks ` +
+  'were not held fast by then.';
+
+function notQuiesced(why: string): HoldfastError {
+  return new HoldfastError(
+    'QUIESCE_FAILED',
+    `The guest could not be quiesced, and that was required: ${why}`,
+  );
 }

@@ -8,7 +8,7 @@ import { mountsBelow } from '../../lab/directory.ts';
 import type { Lab } from '../../lab/lab.ts';
 
 /** Programs that exist only while something is backed up, checked or restored. */
-const WORKERS = ['runner.ts', 'qemu-storage-daemon', 'qemu-img', 'nbdinfo', 'event'];
+const WORKERS = ['runner.ts', 'thawer.ts', 'qemu-storage-daemon', 'qemu-img', 'nbdinfo', 'event'];
 
 /**
  * Throws unless nothing is left of work that has ended: no partial folder, temporary file or lock, no scratch or socket
