@@ -28,6 +28,9 @@ import { serveRunner } from './wire.ts';
 const [directory, flag] = process.argv.slice(2);
 if (directory === undefined) throw new Error('runner.ts JOB-DIRECTORY [--recover]');
 
+/** A libvirtd that is restarted is back within seconds; guests and their backup jobs go on meanwhile. */
+const LIBVIRT_PATIENCE_MS = 15_000;
+
 const files = jobFiles(directory);
 const spec = await readSpec(directory);
 const logger = createLogger({ level: spec.logLevel, format: 'json' }).child({
@@ -37,7 +40,7 @@ const logger = createLogger({ level: spec.logLevel, format: 'json' }).child({
 const now = (): Date => new Date();
 const earlier = await readJournal(files.journal);
 const journal = await openJournal(files.journal);
-const virsh = virshAt(spec.libvirtUri, logger);
+const virsh = virshAt(spec.libvirtUri, logger, LIBVIRT_PATIENCE_MS);
 const input = await text(process.stdin);
 const job = flag === undefined ? readStart(spec.kind, input) : undefined;
 const known =

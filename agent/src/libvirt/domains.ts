@@ -1,7 +1,7 @@
 import pMap from 'p-map';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { isUuid } from '@holdfast/common/uuid.ts';
-import type { Virsh } from './virsh.ts';
+import { sentence, type Virsh } from './virsh.ts';
 
 /** A domain's identity. Commands name it by its UUID only: a name can look like an id or an option. */
 export interface DomainId {
@@ -46,6 +46,14 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<Doma
 /** The domain's state in libvirt's words: running, paused, shut off, crashed, pmsuspended, in shutdown, idle. */
 export async function domainState(virsh: Virsh, uuid: string): Promise<string> {
   return (await virsh.command(['domstate', uuid])).trim();
+}
+
+/** The same; `gone` for a domain that libvirt does not know any more, such as a transient one that has ended. */
+export async function stateOrGone(virsh: Virsh, uuid: string): Promise<string> {
+  const { exitCode, stdout, stderr } = await virsh.attempt(['domstate', uuid]);
+  if (exitCode === 0) return stdout.trim();
+  if (/domain not found|no domain with/i.test(stderr)) return 'gone';
+  throw new HoldfastError('LIBVIRT_FAILED', `virsh domstate: ${sentence(stderr)}`);
 }
 
 /**

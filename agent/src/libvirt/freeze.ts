@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { stateOrGone } from './domains.ts';
 import { sentence, type Virsh } from './virsh.ts';
 
 /** A guest is frozen for no longer than this, whatever happens. */
@@ -7,8 +8,10 @@ export const FREEZE_LIMIT_MS = 15_000;
 
 const THAW_DEADLINE_MS = 30_000;
 const AGENT_ANSWER_S = '10';
-const THAW_ATTEMPTS = 20;
+const THAW_PATIENCE_MS = 120_000;
 const THAW_PAUSE_MS = 1_000;
+/** States in which there is nothing to thaw. */
+const OFF = ['shut off', 'crashed', 'gone'];
 
 /** How a freeze went. */
 export interface Freeze {
@@ -45,10 +48,11 @@ export async function freeze(virsh: Virsh, uuid: string, signal: AbortSignal): P
  */
 export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
   let said = '';
-  for (let attempt = 1; attempt <= THAW_ATTEMPTS; attempt++) {
+  const startedMs = performance.now();
+  while (performance.now() - startedMs < THAW_PATIENCE_MS) {
     try {
       const { exitCode, stderr } = await virsh.attempt(['domfsthaw', uuid], { deadlineMs: THAW_DEADLINE_MS });
-      if (exitCode === 0 || (await isOff(virsh, uuid))) return;
+      if (exitCode === 0 || OFF.includes(await stateOrGone(virsh, uuid))) return;
       said = sentence(stderr);
     } catch (error) {
       // A virsh that hangs is no answer either.
@@ -62,9 +66,4 @@ export async function thaw(virsh: Virsh, uuid: string): Promise<void> {
     `The file systems of domain ${uuid} may still be frozen: ${said} ` +
       `Thaw them with: virsh domfsthaw ${uuid}`,
   );
-}
-
-async function isOff(virsh: Virsh, uuid: string): Promise<boolean> {
-  const { stdout, stderr } = await virsh.attempt(['domstate', uuid]);
-  return ['shut off', 'crashed'].includes(stdout.trim()) || /domain not found|no domain with/i.test(stderr);
 }

@@ -52,9 +52,7 @@ export async function beginPushBackup(
  * @throws HoldfastError LIBVIRT_FAILED when libvirt does not answer.
  */
 export async function pushJob(virsh: Virsh, uuid: string, target: string): Promise<PushJob | undefined> {
-  const result = await virsh.attempt(['blockjob', uuid, target, '--info', '--raw', '--bytes'], {
-    deadlineMs: ANSWER_DEADLINE_MS,
-  });
+  const result = await virsh.attempt(['blockjob', uuid, target, '--info', '--raw', '--bytes'], ANSWER);
   if (result.exitCode !== 0) {
     const said = sentence(result.stderr);
     if (/not running|domain not found|no domain with matching|not found|no current block job/i.test(said))
@@ -80,7 +78,7 @@ export async function limitPushJob(
 ): Promise<{ readonly limit: number; readonly complaint: string } | undefined> {
   const { stderr } = await virsh.attempt(
     ['blockjob', uuid, target, '--bandwidth', String(bytesPerSecond), '--bytes'],
-    { deadlineMs: ANSWER_DEADLINE_MS },
+    ANSWER,
   );
   // What counts is what is in force, not what the command said.
   const job = await pushJob(virsh, uuid, target);
@@ -89,15 +87,13 @@ export async function limitPushJob(
 
 /** How the domain's latest backup job came out. */
 export async function pushOutcome(virsh: Virsh, uuid: string): Promise<PushOutcome> {
-  const said = await virsh.command(['domjobinfo', uuid, '--completed', '--keep-completed'], {
-    deadlineMs: ANSWER_DEADLINE_MS,
-  });
+  const said = await virsh.command(['domjobinfo', uuid, '--completed', '--keep-completed'], ANSWER);
   const field = (name: string): string => new RegExp(`^${name}:\\s+(\\S.*?)\\s*$`, 'm').exec(said)?.[1] ?? '';
   return { result: field('Job type'), message: field('Error message') };
 }
 
-/** libvirt answers these from memory or by one command to QEMU. */
-const ANSWER_DEADLINE_MS = 10_000;
+/** libvirt answers these from memory or by one command to QEMU. Who asks all the time has a patience of its own. */
+const ANSWER = { deadlineMs: 10_000, patienceMs: 0 };
 
 function backupXml(backup: PushBackup): string {
   const root = parseXml('<domainbackup mode="push"><disks/></domainbackup>');

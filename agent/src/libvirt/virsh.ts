@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import { ProgramFailed, run, type RunResult } from '../process/run.ts';
@@ -18,6 +19,8 @@ export interface Virsh {
 
 export interface VirshOptions {
   readonly deadlineMs?: number;
+  /** For how long it is tried to reach a libvirtd that is not there, such as one that is restarted. */
+  readonly patienceMs?: number;
   /** Tables with the headings that people expect. */
   readonly headings?: boolean;
   readonly signal?: AbortSignal;
@@ -26,15 +29,27 @@ export interface VirshOptions {
 /** A libvirtd that is busy with a domain may take a while; one that never answers must not hold a job for ever. */
 const DEADLINE_MS = 60_000;
 
-export function virshAt(uri: string, logger: Logger): Virsh {
+const RECONNECT_PAUSE_MS = 250;
+
+/** @param usualPatienceMs the patience of commands that have none of their own */
+export function virshAt(uri: string, logger: Logger, usualPatienceMs = 0): Virsh {
   const attempt = async (args: readonly string[], options: VirshOptions = {}): Promise<RunResult> => {
+    const { deadlineMs = DEADLINE_MS, patienceMs = usualPatienceMs, signal } = options;
     logger.debug('virsh', { command: args.join(' ') });
     const quiet = options.headings === true ? [] : ['--quiet'];
+    const startedMs = performance.now();
     try {
-      return await run('virsh', [...quiet, '--connect', uri, ...args], {
-        deadlineMs: options.deadlineMs ?? DEADLINE_MS,
-        signal: options.signal,
-      });
+      for (;;) {
+        const elapsedMs = Math.round(performance.now() - startedMs);
+        const result = await run('virsh', [...quiet, '--connect', uri, ...args], {
+          deadlineMs: Math.max(deadlineMs - elapsedMs, RECONNECT_PAUSE_MS),
+          signal,
+        });
+        const isThere = result.exitCode === 0 || !/failed to connect to the hypervisor/i.test(result.stderr);
+        // Nothing was asked of it yet, so it can be asked again.
+        if (isThere || elapsedMs > Math.min(patienceMs, deadlineMs - RECONNECT_PAUSE_MS)) return result;
+        await sleep(RECONNECT_PAUSE_MS, undefined, { signal });
+      }
     } catch (error) {
       if (!(error instanceof ProgramFailed)) throw error;
       throw new HoldfastError('LIBVIRT_FAILED', `virsh ${args[0] ?? ''} failed: ${error.message}`, {

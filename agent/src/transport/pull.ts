@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { domainState } from '../libvirt/domains.ts';
+import { stateOrGone } from '../libvirt/domains.ts';
 import { beginPullBackup } from '../libvirt/pullBackup.ts';
 import { domainDirectory } from '../libvirt/qemuProcess.ts';
 import { mapNbdExport } from '../qemu/extents.ts';
@@ -90,8 +90,10 @@ export async function pullTransport(
           images.whenIdle(idleMs);
         },
         explain: async () => {
-          const state = await domainState(virsh, uuid).catch(() => 'gone');
-          return state === 'running' || state === 'paused' ? images.fault() : domainStopped(prepared, state);
+          const state = await stateOrGone(virsh, uuid).catch(() => 'unknown');
+          return ['running', 'paused', 'unknown'].includes(state)
+            ? images.fault()
+            : domainStopped(prepared, state);
         },
       },
       context.now,

@@ -4,7 +4,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { ImageWatch } from '../ceph/watchImages.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
-import { domainState } from '../libvirt/domains.ts';
+import { stateOrGone } from '../libvirt/domains.ts';
 import { beginPushBackup, pushOutcome, type PushJob } from '../libvirt/pushBackup.ts';
 import { mapNbdExport, totalBytes } from '../qemu/extents.ts';
 import { nodeBelowImage } from '../qemu/layout.ts';
@@ -215,7 +215,7 @@ function requireTargets({ exporter, prepared, watchdog }: Push): void {
 async function hasEnded({ context, prepared }: Push): Promise<boolean> {
   const { virsh } = context;
   const { uuid, name } = prepared.domain;
-  const state = await domainState(virsh, uuid).catch(() => 'gone');
+  const state = await stateOrGone(virsh, uuid);
   if (state !== 'running' && state !== 'paused') throw domainStopped(prepared, state);
   if ((await runningBackup(virsh, uuid)) !== undefined) return false;
   const { result, message } = await pushOutcome(virsh, uuid);
@@ -246,6 +246,6 @@ async function stalledError({ context, prepared, watchdog }: Push): Promise<Hold
         'writes of the guest waited. The backup was given up, so that they wait no longer; none of them failed.',
     );
   }
-  const state = await domainState(context.virsh, prepared.domain.uuid).catch(() => 'gone');
-  return state === 'running' || state === 'paused' ? undefined : domainStopped(prepared, state);
+  const state = await stateOrGone(context.virsh, prepared.domain.uuid).catch(() => 'unknown');
+  return ['running', 'paused', 'unknown'].includes(state) ? undefined : domainStopped(prepared, state);
 }

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { isStart } from '../e2e/support/events.ts';
+import { busyGuest, slowly } from '../e2e/support/guests.ts';
+import { useHoldfast } from '../harness/fixture.ts';
+import { succeeded } from '../harness/follow.ts';
+import { nothingLeft } from './support/nothingLeft.ts';
+
+describe('a backup of a running domain, when libvirtd dies', () => {
+  const fixture = useHoldfast({ guest: busyGuest, lab: { mounts: 'shared' } });
+  afterEach(() => nothingLeft(fixture.lab, fixture.holdfast));
+
+  for (const transport of ['pull', 'push']) {
+    it(`and is started again, goes on: ${transport}`, async () => {
+      const { guest, holdfast, lab } = fixture;
+      const { client } = holdfast;
+      const settings = { ...slowly, 'nas.backup.transport': transport };
+      const followed = await client.takeBackup(
+        { zone: 'z1', domain: guest.name, settings },
+        async (event) => {
+          if (!isStart(event, Stage.STAGE_BLOCKJOB)) return;
+          await lab.killLibvirtd();
+          await lab.startLibvirtd();
+          const [operationId = ''] = await readdir(path.join(holdfast.agent.runtimeDirectory, 'jobs'));
+          // It is still steered by way of the new one.
+          const { operations } = client;
+          const change = { $case: 'bandwidthLimitMibps', value: 0n } as const;
+          await client.call(operations.updateOperation.bind(operations), { operationId, change });
+        },
+      );
+      const operation = succeeded(followed);
+      assert.equal((await client.getBackup(operation.backupId)).manifest?.transport, transport);
+      succeeded(await client.verifyBackup({ backupId: operation.backupId }));
+      await guest.writeFile('/data/after.txt', transport);
+    });
+  }
+});
