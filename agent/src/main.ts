@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { createLogger, type LoggerOptions } from '@holdfast/common/logger.ts';
+import { serviceManager } from '@holdfast/common/serviceManager.ts';
 import { version } from '@holdfast/common/version.ts';
 import { startAgent } from './agent.ts';
 
@@ -40,6 +41,7 @@ const options = program.opts<{
 process.env['NODE_COMPILE_CACHE'] ??= join(options.stateDirectory, 'compile-cache');
 
 const logger = createLogger({ level: options.logLevel, format: options.logFormat }, { service: 'agent' });
+const manager = serviceManager(logger);
 const agent = await startAgent({ ...options, listen: parseAddress(options.listen), logger }).catch(
   (error: unknown) => {
     logger.error('the agent could not start', { error });
@@ -49,6 +51,7 @@ const agent = await startAgent({ ...options, listen: parseAddress(options.listen
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
     logger.info('stopping; running jobs go on', { signal });
-    void agent.close().then(() => process.exit(0));
+    void Promise.all([manager.stopping(), agent.close()]).then(() => process.exit(0));
   });
 }
+await manager.ready();

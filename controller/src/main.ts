@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { createLogger, type Logger, type LoggerOptions } from '@holdfast/common/logger.ts';
+import { serviceManager } from '@holdfast/common/serviceManager.ts';
 import { version } from '@holdfast/common/version.ts';
 import { startController } from './controller.ts';
 import { readDatabaseUrl } from './database-url.ts';
@@ -55,6 +56,7 @@ try {
 }
 
 async function run(given: Options, log: Logger): Promise<void> {
+  const manager = serviceManager(log);
   const masterKey = await readMasterKey({
     file: given.masterKeyFile,
     text: process.env['HOLDFAST_MASTER_KEY'],
@@ -75,11 +77,12 @@ async function run(given: Options, log: Logger): Promise<void> {
   });
   const stop = (signal: NodeJS.Signals): void => {
     log.info('stopping', { signal });
-    controller.close().catch((error: unknown) => {
+    Promise.all([manager.stopping(), controller.close()]).catch((error: unknown) => {
       log.error('failed to stop', { error });
       process.exitCode = EXIT_FAILED;
     });
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
+  await manager.ready();
 }

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { until } from '../lab/deadline.ts';
 import type { Lab } from '../lab/lab.ts';
-import { AGENT_PORT, nodeArgv, startMicroVm, type MicroVm } from '../lab/microVm.ts';
+import { AGENT_PORT, nodeArgv, startMicroVm, type MicroVm, type MicroVmOptions } from '../lab/microVm.ts';
 import type { Client } from './client.ts';
 
 const AGENT = path.resolve(import.meta.dirname, '../../agent/src/main.ts');
@@ -19,6 +19,25 @@ export interface MicroHost {
   logs(): Promise<string>;
 }
 
+/** How the agent gets to run in a micro-VM. */
+export interface AgentStart {
+  readonly init: NonNullable<MicroVmOptions['init']>;
+  /** Returns when it listens. */
+  readonly start: (vm: MicroVm, zone: string, options: readonly string[]) => Promise<void>;
+  /** The command that prints its log. */
+  readonly log: string;
+}
+
+/** As a program that nobody looks after. */
+const ALONE: AgentStart = {
+  init: 'script',
+  start: async (vm, zone, options) => {
+    await vm.spawn('agent', await nodeArgv(AGENT, ['--zone', zone, ...options]));
+    await listening(vm);
+  },
+  log: 'cat /var/log/agent.log',
+};
+
 /**
  * Boots a micro-VM and adds it to a new zone of the controller. It ends with the lab.
  *
@@ -28,15 +47,15 @@ export async function startMicroHost(
   lab: Lab,
   client: Client,
   prepare: (vm: MicroVm) => Promise<unknown>,
+  agent: AgentStart = ALONE,
 ): Promise<MicroHost> {
   const zone = 'micro';
   const hostName = 'micro-vm';
-  const vm = await startMicroVm(lab);
-  const options = ['--zone', zone, '--host-name', hostName, '--listen', `127.0.0.1:${AGENT_PORT}`];
-  await vm.spawn('agent', await nodeArgv(AGENT, options));
+  const vm = await startMicroVm(lab, { init: agent.init });
+  const options = ['--host-name', hostName, '--listen', `127.0.0.1:${AGENT_PORT}`];
   const logs = async () =>
-    vm.sh('cat /var/log/agent.log; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true');
-  await Promise.all([listening(vm), prepare(vm)]).catch(async (error: unknown) => {
+    vm.sh(`${agent.log}; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true`);
+  await Promise.all([agent.start(vm, zone, options), prepare(vm)]).catch(async (error: unknown) => {
     throw new Error(`${String(error)} ${await logs()}`, { cause: error });
   });
   const { zones, hosts } = client;

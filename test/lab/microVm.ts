@@ -29,19 +29,22 @@ export const AGENT_PORT = 7600;
 
 /** The argv, for `MicroVm.spawn`, that runs a program of the agent of this checkout. */
 export async function nodeArgv(source: string, args: readonly string[]): Promise<string[]> {
-  // By environment, since children are to have it too.
+  return ['env', ...(await nodeEnvironment()), process.execPath, source, ...args];
+}
+
+/** `NAME=value`, with which programs of this checkout, and their children, start in time in a micro-VM. */
+export async function nodeEnvironment(): Promise<string[]> {
   const environment = Object.entries(bundleEnvironment(await agentBundles()));
-  return [
-    'env',
-    ...environment.map(([name, value]) => `${name}=${value}`),
-    process.execPath,
-    source,
-    ...args,
-  ];
+  return environment.map(([name, value]) => `${name}=${value}`);
+}
+
+export interface MicroVmOptions {
+  /** What process 1 is: a script of the lab's, or the machine's systemd with none of the machine's services. */
+  readonly init?: 'script' | 'systemd';
 }
 
 /** Boots a micro-VM as a guest of the lab, and ends with it. It is ready when this returns. */
-export async function startMicroVm(lab: Lab): Promise<MicroVm> {
+export async function startMicroVm(lab: Lab, { init = 'script' }: MicroVmOptions = {}): Promise<MicroVm> {
   const own = MICRO_VMS_OWN.find((directory) => import.meta.dirname.startsWith(`${directory}/`));
   if (own !== undefined) throw new Error(`A micro-VM does not see this checkout: ${own} is its own there.`);
   const image = await microVmImage();
@@ -49,7 +52,7 @@ export async function startMicroVm(lab: Lab): Promise<MicroVm> {
   const disk = await lab.disk({ target: 'vda', format: 'raw', sizeBytes: 4 * GiB });
   await execa('mke2fs', ['-q', '-t', 'ext4', '-E', 'root_owner=0:0', disk.path ?? ''], { timeout: 60_000 });
   await showMachine(lab);
-  const guest = await lab.define(microVmXml({ lab, image, programs, disk }));
+  const guest = await lab.define(microVmXml({ lab, image, programs, disk, init }));
   await guest.start();
   const agentAddress = await forward(lab, guest);
   await guest.waitReady(300_000);
@@ -103,6 +106,7 @@ interface Parts {
   readonly image: { readonly kernel: string; readonly initrd: string };
   readonly programs: string;
   readonly disk: GuestDisk;
+  readonly init: 'script' | 'systemd';
 }
 
 /** An emulated clock is read by a call into QEMU, but for the TSC, which the kernel distrusts; nor is it attacked. */
@@ -111,8 +115,17 @@ const PARAMETERS = [
   ...['tsc=reliable', 'mitigations=off'],
 ];
 
+/** Of this machine's fstab, services and identity nothing is to be seen. */
+const SYSTEMD = [
+  ...['holdfast.init=systemd', 'systemd.unit=lab.service', 'fstab=no', 'systemd.firstboot=no'],
+  ...['systemd.machine_id=5e1f5e1f5e1f5e1f5e1f5e1f5e1f5e1f', 'systemd.show_status=no'],
+  // It looks at every file of /var and /tmp, and makes what a booted machine has.
+  'systemd.mask=systemd-tmpfiles-setup.service',
+];
+
 /** virtiofsd maps the guest's memory, so that has to be shared. */
-function microVmXml({ lab, image, programs, disk }: Parts): string {
+function microVmXml({ lab, image, programs, disk, init }: Parts): string {
+  const parameters = [...PARAMETERS, ...(init === 'systemd' ? SYSTEMD : [])];
   const uuid = randomUUID();
   const shared = (tag: string, directory: string) =>
     `<filesystem type='mount'><driver type='virtiofs'/><binary><cache mode='always'/></binary>
@@ -127,7 +140,7 @@ function microVmXml({ lab, image, programs, disk }: Parts): string {
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>${escapeXml(image.kernel)}</kernel>
     <initrd>${escapeXml(image.initrd)}</initrd>
-    <cmdline>${PARAMETERS.join(' ')}</cmdline>
+    <cmdline>${parameters.join(' ')}</cmdline>
   </os>
   <features><acpi/></features>
   <on_crash>destroy</on_crash>

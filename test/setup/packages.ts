@@ -28,5 +28,6 @@ export const packages: readonly string[] = [
   'iproute2', // tests that cut a network
   'jq', // reads manifests in the documented restore by hand
   'rsync', // copies a backup the way CloudStack restores one
+  'systemd', // process 1 of a micro-VM, and systemd-run and systemd-notify in it
   'util-linux', // unshare, nsenter, mount
 ];

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
@@ -11,6 +11,7 @@ import { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { processesWithArgument } from '../process/identity.ts';
 import { isTerminal, journaledEvents, readJournal } from './journal.ts';
+import { runnerScope } from './runnerScope.ts';
 import { jobFiles, readSpec, runnerSocket, writeSpec, type JobKind, type JobSpec } from './spec.ts';
 import { readStart } from './start.ts';
 import { pendingUndo } from './undo.ts';
@@ -268,7 +269,7 @@ async function knownJobs(root: string): Promise<readonly string[]> {
   return found.filter((name) => name !== undefined);
 }
 
-/** Starts a runner in a session of its own, so that it outlives the agent; waits for its end only when asked to. */
+/** Starts a runner that outlives the agent: in a session and a scope of its own. Waits for its end only when asked to. */
 async function spawnRunner(
   directory: string,
   flags: readonly string[],
@@ -277,7 +278,11 @@ async function spawnRunner(
 ): Promise<void> {
   const log = await open(jobFiles(directory).log, 'a', 0o600);
   // Keys must not end in a core file; the limit holds for all that the runner starts.
-  const child = spawn('prlimit', ['--core=0:0', process.execPath, RUNNER, directory, ...flags], {
+  const [program = '', ...args] = [
+    ...runnerScope(basename(directory)),
+    ...['prlimit', '--core=0:0', process.execPath, RUNNER, directory, ...flags],
+  ];
+  const child = spawn(program, args, {
     detached: true,
     stdio: ['pipe', log.fd, log.fd],
   });

@@ -202,7 +202,8 @@ export function useNas(): NasFixture {
   };
 }
 
-function domainXml(name: string): string {
+/** Of a domain with one disk that needs no system on it. */
+export function domainXml(name: string): string {
   return `<domain type='qemu'>
   <name>${name}</name>
   <uuid>${randomUUID()}</uuid>

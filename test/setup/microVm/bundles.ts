@@ -8,12 +8,15 @@ import { cached } from '../cache.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
 
-/** The programs that an agent consists of. Another that it starts works too, and takes its time. */
+/** The programs that an agent consists of, and its controller and what people type. Another that it starts works too, and takes its time. */
 const PROGRAMS = [
   'agent/src/main.ts',
   'agent/src/jobs/runner.ts',
   'agent/src/repository/helper.ts',
   'agent/src/mount/unmounter.ts',
+  'agent/src/libvirt/thawer.ts',
+  'controller/src/main.ts',
+  'cli/src/main.ts',
 ];
 
 /**

@@ -21,7 +21,11 @@ export async function microVmImage(): Promise<GuestImage> {
     name: 'micro-vm',
     kernel,
     modules: MODULES,
-    scripts: { init: script('init.sh'), 'start.sh': script('start.sh') },
+    scripts: {
+      init: script('init.sh'),
+      'start.sh': script('start.sh'),
+      'lab.service': script('lab.service'),
+    },
   });
   return { kernel: await vmlinuz(kernel), initrd };
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The first start script of a micro-VM, in its initramfs: its root is this machine's own file system (virtiofs,
-# read-only) under the lab's programs, and under a tmpfs that takes what is written. start.sh goes on from there.
+# read-only) under the lab's programs, and under a tmpfs that takes what is written. start.sh goes on from there; with
+# the kernel parameter holdfast.init=systemd, systemd does, and runs start.sh as a service.
 
 /bin/busybox --install -s /bin
 export PATH=/sbin:/bin
@@ -26,4 +27,12 @@ mount --move /dev /root/dev
 mount -t tmpfs -o mode=755 tmpfs /root/run
 mount -t ext4 /root/dev/vda /root/var
 cp /start.sh /root/run/start.sh
-exec switch_root /root /bin/sh /run/start.sh
+grep -q holdfast.init=systemd /root/proc/cmdline || exec switch_root /root /bin/sh /run/start.sh
+
+# Of the machine's own services none is to start, so what is enabled and configured there is not seen.
+mount -t tmpfs tmpfs /root/etc/systemd
+# This is no container, though the machine may be one.
+rm -f /root/.dockerenv
+mkdir -p /root/run/systemd/system
+cp /lab.service /root/run/systemd/system/lab.service
+exec switch_root /root /lib/systemd/systemd

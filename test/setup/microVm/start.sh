@@ -1,16 +1,18 @@
 #!/bin/sh
-# The second start script of a micro-VM, in its final root, and process 1 for good: what Debian's start of a KVM host
-# comes to. The last line on the console is "HOLDFAST READY", which is what the lab waits for.
+# The second start script of a micro-VM, in its final root: what Debian's start of a KVM host comes to. It is process 1
+# for good, or a service of systemd, which has done a part already. The last line on the console is "HOLDFAST READY",
+# which is what the lab waits for.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root
 
 hostname micro-vm
 mkdir -p /dev/pts /dev/shm /run/lock /var/lib /var/log/libvirt /var/cache /var/tmp
 chmod 1777 /var/tmp
-mount -t devpts devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t securityfs securityfs /sys/kernel/security
-mount -t fusectl fusectl /sys/fs/fuse/connections
+mounted() { mountpoint -q "$1" || mount -t "$2" -o "${3:-defaults}" "$2" "$1"; }
+mounted /dev/pts devpts
+mounted /dev/shm tmpfs mode=1777
+mounted /sys/fs/cgroup cgroup2
+mounted /sys/kernel/security securityfs
+mounted /sys/fs/fuse/connections fusectl
 # As systemd does: what is mounted later must be seen in QEMU's namespaces too.
 mount --make-rshared /
 ln -sfn /run /var/run
