@@ -8,6 +8,7 @@ import { addList } from './commands/list.ts';
 import { addOperations } from './commands/operations.ts';
 import { addRepository } from './commands/repository.ts';
 import { addRestore } from './commands/restore.ts';
+import { addSetting } from './commands/setting.ts';
 import { addShow } from './commands/show.ts';
 import { addStandalone } from './commands/standalone.ts';
 import { addState } from './commands/state.ts';
@@ -54,6 +55,7 @@ export function createProgram(context: Context): Command {
   addWatch(program, context);
   addSteering(program, context);
   addZone(program, context);
+  addSetting(program, context);
   addHost(program, context);
   addRepository(program, context);
   addKey(program, context);

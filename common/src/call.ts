@@ -16,6 +16,8 @@ export const CORRELATION_KEY = 'holdfast-correlation-id';
 /** What a handler knows of its call besides the request. */
 export interface CallContext {
   readonly correlationId: string;
+  /** Who calls: the other end of the connection. */
+  readonly caller: string;
   /** Aborts when the caller goes away. */
   readonly signal: AbortSignal;
   readonly logger: Logger;
@@ -85,7 +87,18 @@ function callContext<Request, Response>(
     gone.abort();
   });
   const correlationId = correlationIdOf(call.metadata);
-  return { correlationId, signal: gone.signal, logger: logger.child({ correlationId }) };
+  return {
+    correlationId,
+    caller: callerOf(call),
+    signal: gone.signal,
+    logger: logger.child({ correlationId }),
+  };
+}
+
+/** A peer without an address is on a unix socket. */
+function callerOf(call: { getPeer(): string }): string {
+  const peer = call.getPeer();
+  return peer === 'unknown' ? 'unix socket' : peer;
 }
 
 async function pump<Request, Response>(

@@ -56,7 +56,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const stop = new AbortController();
 
   const zones = createZones({ store, now });
-  const settings = createSettings({ store, zones });
+  const settings = createSettings({ store, zones, now });
   const hosts = createHosts({ store, zones, agents, now });
   const repositories = createRepositories({ store, zones, hosts, agents, now });
   const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;

@@ -20,6 +20,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   firstTables,
   mountedRepositories,
   transferredBytes,
+  settingChanges,
 ];
 
 /**
@@ -190,4 +191,29 @@ export async function transferredBytes(db: Db): Promise<void> {
     .columns(['zone', 'domain_uuid', 'snapshot_time'])
     .execute();
   await db.schema.createIndex('backups_by_repository').on('backups').column('repository').execute();
+}
+
+async function settingChanges({ schema }: Db, { text }: ColumnTypes): Promise<void> {
+  await schema
+    .alterTable('settings')
+    .addColumn('change_time', text, (column) => column.notNull().defaultTo(''))
+    .execute();
+  await schema
+    .createTable('setting_changes')
+    .addColumn('id', text, (column) => column.primaryKey())
+    .addColumn('time', text, (column) => column.notNull())
+    .addColumn('zone', text, (column) => column.notNull())
+    .addColumn('key', text, (column) => column.notNull())
+    .addColumn('old_value', text, (column) => column.notNull())
+    .addColumn('new_value', text, (column) => column.notNull())
+    .addColumn('unset', 'integer', (column) => column.notNull())
+    .addColumn('caller', text, (column) => column.notNull())
+    .addColumn('correlation_id', text, (column) => column.notNull())
+    .execute();
+  await schema.createIndex('setting_changes_by_time').on('setting_changes').columns(['time', 'id']).execute();
+  await schema
+    .createIndex('setting_changes_by_key')
+    .on('setting_changes')
+    .columns(['zone', 'key', 'time', 'id'])
+    .execute();
 }

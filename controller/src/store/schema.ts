@@ -9,6 +9,7 @@ export interface Tables {
   readonly controller_state: ControllerStateTable;
   readonly zones: ZoneTable;
   readonly settings: SettingTable;
+  readonly setting_changes: SettingChangeTable;
   readonly hosts: HostTable;
   readonly repositories: RepositoryTable;
   readonly keys: KeyTable;
@@ -37,6 +38,21 @@ interface SettingTable {
   /** Null for a secure one. */
   readonly value: string | null;
   readonly value_sealed: Uint8Array | null;
+  /** Empty when it was set before this was noted. */
+  readonly change_time: string;
+}
+
+/** Kept for ever: what was changed by whom, and of a secure one only that. */
+interface SettingChangeTable {
+  readonly id: string;
+  readonly time: string;
+  readonly zone: string;
+  readonly key: string;
+  readonly old_value: string;
+  readonly new_value: string;
+  readonly unset: number;
+  readonly caller: string;
+  readonly correlation_id: string;
 }
 
 interface HostTable {

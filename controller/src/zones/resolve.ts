@@ -5,21 +5,28 @@ import {
   type SettingDefinition,
   type SettingKey,
 } from '@holdfast/common/settings.ts';
-import { SettingScope, SettingType, type Setting } from '@holdfast/proto/holdfast/v1/setting.ts';
+import {
+  SettingScope,
+  SettingType,
+  type Setting,
+  type SettingDefinition as SettingDefinitionMessage,
+} from '@holdfast/proto/holdfast/v1/setting.ts';
 
 /** A value in the form in which it is stored, a secure one wrapped. */
 export type SettingValue = string | Secret;
 
-/** The values that are set at one scope. */
+/** The values that are set at one scope, and when they were, where that is known. */
 export interface SettingLayer {
   readonly scope: SettingScope;
   readonly values: ReadonlyMap<SettingKey, SettingValue>;
+  readonly changeTimes?: ReadonlyMap<SettingKey, Date>;
 }
 
 /** A value and where it comes from. */
 export interface ResolvedSetting {
   readonly value: SettingValue;
   readonly scope: SettingScope;
+  readonly changeTime: Date | undefined;
 }
 
 /** Every setting with its value. */
@@ -33,11 +40,12 @@ export function resolveSettings(layers: readonly SettingLayer[]): ResolvedSettin
 function resolveSetting(key: SettingKey, layers: readonly SettingLayer[]): ResolvedSetting {
   for (const layer of layers) {
     const value = layer.values.get(key);
-    if (value !== undefined) return { value, scope: layer.scope };
+    if (value !== undefined) return { value, scope: layer.scope, changeTime: layer.changeTimes?.get(key) };
   }
   return {
     value: asValue(key, settingDefinitions[key].defaultValue),
     scope: SettingScope.SETTING_SCOPE_DEFAULT,
+    changeTime: undefined,
   };
 }
 
@@ -78,7 +86,7 @@ export function secretOf(
 
 /** The settings as the API shows them: of a secure one, only whether there is a value. */
 export function describeSettings(settings: ResolvedSettings): Setting[] {
-  return [...settings].map(([key, { value, scope }]) => {
+  return [...settings].map(([key, { value, scope, changeTime }]) => {
     const definition: SettingDefinition = settingDefinitions[key];
     return {
       key,
@@ -87,6 +95,28 @@ export function describeSettings(settings: ResolvedSettings): Setting[] {
       scope,
       hasValue: (typeof value === 'string' ? value : value.reveal()) !== '',
       description: definition.description,
+      changeTime,
+    };
+  });
+}
+
+/** Every setting as the API shows it before anyone sets it. Each can be set at every scope. */
+export function describeDefinitions(): SettingDefinitionMessage[] {
+  return settingKeys.map((key) => {
+    const { type, defaultValue, description, values, range }: SettingDefinition = settingDefinitions[key];
+    return {
+      key,
+      type,
+      defaultValue,
+      description,
+      scopes: [
+        SettingScope.SETTING_SCOPE_GLOBAL,
+        SettingScope.SETTING_SCOPE_ZONE,
+        SettingScope.SETTING_SCOPE_REQUEST,
+      ],
+      allowedValues: [...(values ?? (type === SettingType.SETTING_TYPE_BOOLEAN ? ['true', 'false'] : []))],
+      allowedRange: range && { min: BigInt(range[0]), max: BigInt(range[1]) },
+      secure: isSecure(key),
     };
   });
 }

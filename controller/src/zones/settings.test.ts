@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { SettingScope, type Setting } from '@holdfast/proto/holdfast/v1/setting.ts';
+import { inspect } from 'node:util';
+import { settingKeys } from '@holdfast/common/settings.ts';
+import { SettingScope, SettingType, type Setting } from '@holdfast/proto/holdfast/v1/setting.ts';
+import { ListSettingChangesRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
 import { TEST_DEADLINE_MS, ask, refused, startLab, type Lab } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
@@ -62,6 +65,87 @@ describeOnBothStores('zones and their settings', function (kind) {
     await refused(set('z1', { [LIMIT_KEY]: '10' }, [LIMIT_KEY]), 'INVALID_REQUEST');
     await refused(set('nowhere', { [LIMIT_KEY]: '10' }), 'ZONE_NOT_FOUND');
     assert.equal((await get('z1', LIMIT_KEY)).scope, SettingScope.SETTING_SCOPE_DEFAULT);
+  });
+
+  it('describes every setting', async () => {
+    const { zones } = lab.clients;
+    const { definitions } = await ask(zones.listSettingDefinitions.bind(zones), {});
+    assert.deepEqual(
+      definitions.map(({ key }) => key),
+      settingKeys,
+    );
+    const limit = definitions.find(({ key }) => key === LIMIT_KEY);
+    assert.deepEqual(
+      [limit?.type, limit?.defaultValue, limit?.allowedRange, limit?.secure],
+      [SettingType.SETTING_TYPE_INTEGER, '0', { min: 0n, max: 1_048_576n }, false],
+    );
+    const passphrase = definitions.find(({ key }) => key === PASSPHRASE_KEY);
+    assert.equal(passphrase?.secure, true);
+    assert.equal(passphrase.scopes.length, 3);
+    for (const { key, allowedValues, allowedRange, defaultValue, description } of definitions) {
+      assert.ok(description !== '', key);
+      assert.ok(allowedValues.length === 0 || allowedValues.includes(defaultValue), key);
+      // What is said to be allowed is taken, and nothing beside it.
+      for (const value of allowedValues) await set('z1', { [key]: value });
+      if (allowedRange === undefined) continue;
+      await set('z1', { [key]: String(allowedRange.min) });
+      await set('z1', { [key]: String(allowedRange.max) });
+      await refused(set('z1', { [key]: String(allowedRange.max + 1n) }), 'SETTING_INVALID');
+      await refused(set('z1', { [key]: String(allowedRange.min - 1n) }), 'SETTING_INVALID');
+    }
+  });
+
+  it('says when a value was set, a secure one too', async () => {
+    const before = Date.now();
+    assert.equal((await get('z1', PASSPHRASE_KEY)).changeTime, undefined);
+    await set('', { [PASSPHRASE_KEY]: PASSPHRASE });
+    const shown = await get('z1', PASSPHRASE_KEY);
+    assert.ok(shown.changeTime && shown.changeTime.getTime() >= before);
+    assert.equal(shown.scope, SettingScope.SETTING_SCOPE_GLOBAL);
+    // The same again is no change.
+    await set('', { [PASSPHRASE_KEY]: PASSPHRASE });
+    assert.deepEqual((await get('z1', PASSPHRASE_KEY)).changeTime, shown.changeTime);
+  });
+
+  it('remembers who changed what, in pages, and no passphrase', async () => {
+    const changes = (query: Partial<ListSettingChangesRequest> = {}) =>
+      ask(
+        lab.clients.zones.listSettingChanges.bind(lab.clients.zones),
+        ListSettingChangesRequest.fromPartial(query),
+      );
+    await set('z1', { [LIMIT_KEY]: '10' });
+    await set('z1', { [LIMIT_KEY]: '20', [PASSPHRASE_KEY]: PASSPHRASE });
+    await set('', { [LIMIT_KEY]: '30' });
+    await set('z1', {}, [LIMIT_KEY, PASSPHRASE_KEY]);
+    await refused(set('z1', { [LIMIT_KEY]: '10', 'nas.backup.nothing': '1' }), 'SETTING_UNKNOWN');
+    const limits = await changes({ zone: 'z1', key: LIMIT_KEY });
+    assert.deepEqual(
+      limits.changes.map(({ oldValue, newValue, unset }) => [oldValue, newValue, unset]),
+      [
+        ['20', '', true],
+        ['10', '20', false],
+        ['', '10', false],
+      ],
+    );
+    assert.deepEqual(
+      limits.changes.map(({ caller, correlationId }) => [caller, correlationId]),
+      limits.changes.map(() => ['unix socket', 'test-1']),
+    );
+    assert.equal((await changes({ globalOnly: true })).changes.length, 1);
+    assert.equal((await changes({ zone: 'z2' })).changes.length, 0);
+    const seen: string[] = [];
+    let pageToken = '';
+    do {
+      const page = await changes({ pageSize: 2, pageToken });
+      seen.push(...page.changes.map(({ zone, key }) => `${zone} ${key}`));
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
+    assert.equal(seen.length, 6);
+    assert.ok(!inspect(await changes(), { depth: 9 }).includes(PASSPHRASE));
+    await refused(changes({ zone: 'nowhere' }), 'ZONE_NOT_FOUND');
+    await refused(changes({ key: 'nothing' }), 'SETTING_UNKNOWN');
+    await refused(changes({ zone: 'z1', globalOnly: true }), 'INVALID_REQUEST');
+    await refused(changes({ pageToken: 'made up' }), 'INVALID_REQUEST');
   });
 
   it('never gives a passphrase away, by answer or by file', async () => {

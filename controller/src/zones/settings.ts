@@ -2,7 +2,8 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { isSettingKey, parseSetting, type SettingKey } from '@holdfast/common/settings.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
-import type { Store, Trx } from '../store/store.ts';
+import type { ListSettingChangesRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
+import type { Db, Store, Trx } from '../store/store.ts';
 import {
   asValue,
   isSecure,
@@ -11,19 +12,23 @@ import {
   type SettingLayer,
   type SettingValue,
 } from './resolve.ts';
+import { listSettingChanges, noteSettingChange, type ChangeAuthor } from './setting-changes.ts';
 import type { Zones } from './zones.ts';
 
 /** The settings of zones, and of all zones. The global scope is the zone with the empty name. */
 export interface Settings {
   /**
-   * Sets and clears values of one scope, all or none.
+   * Sets and clears values of one scope, all or none, and notes each that is another than before.
    *
    * @throws HoldfastError ZONE_NOT_FOUND, SETTING_UNKNOWN, SETTING_INVALID, INVALID_REQUEST
    */
   change(
     zone: string,
-    values: Readonly<Record<string, string>>,
-    clear: readonly string[],
+    change: {
+      readonly values: Readonly<Record<string, string>>;
+      readonly clear: readonly string[];
+      readonly author: Omit<ChangeAuthor, 'time'>;
+    },
   ): Promise<ResolvedSettings>;
   /**
    * Every setting as it holds for a request in a zone.
@@ -31,33 +36,57 @@ export interface Settings {
    * @throws HoldfastError ZONE_NOT_FOUND, SETTING_UNKNOWN, SETTING_INVALID
    */
   resolve(zone: string, request?: Readonly<Record<string, string>>): Promise<ResolvedSettings>;
+  /**
+   * Who changed what, newest first; of one zone and one setting, where given.
+   *
+   * @throws HoldfastError ZONE_NOT_FOUND, SETTING_UNKNOWN, INVALID_REQUEST
+   */
+  changes(query: ListSettingChangesRequest): ReturnType<typeof listSettingChanges>;
 }
 
-export function createSettings({ store, zones }: { store: Store; zones: Zones }): Settings {
+export function createSettings(parts: { store: Store; zones: Zones; now: () => Date }): Settings {
+  const { store, zones, now } = parts;
   const resolve: Settings['resolve'] = async (zone, request = {}) => {
     if (zone !== '') await zones.require(zone);
     const layers: SettingLayer[] = [
       { scope: SettingScope.SETTING_SCOPE_REQUEST, values: parseValues(request) },
       ...(zone === ''
         ? []
-        : [{ scope: SettingScope.SETTING_SCOPE_ZONE, values: await valuesAt(store, zone) }]),
-      { scope: SettingScope.SETTING_SCOPE_GLOBAL, values: await valuesAt(store, '') },
+        : [{ scope: SettingScope.SETTING_SCOPE_ZONE, ...(await valuesAt(store, store.db, zone)) }]),
+      { scope: SettingScope.SETTING_SCOPE_GLOBAL, ...(await valuesAt(store, store.db, '')) },
     ];
     return resolveSettings(layers);
   };
   return {
     resolve,
-    change: async (zone, values, clear) => {
+    change: async (zone, { values, clear, author }) => {
       if (zone !== '') await zones.require(zone);
-      const parsed = parseValues(values);
-      const cleared = clear.map((key) => parseCleared(key, parsed));
+      const wanted = new Map<SettingKey, SettingValue | undefined>(parseValues(values));
+      for (const key of clear) wanted.set(parseCleared(key, wanted), undefined);
+      const time = now();
       await store.transact(async (trx) => {
-        for (const key of [...parsed.keys(), ...cleared]) {
+        const before = (await valuesAt(store, trx, zone)).values;
+        for (const [key, to] of wanted) {
+          const from = before.get(key);
+          if (isSame(from, to)) continue;
           await trx.deleteFrom('settings').where('zone', '=', zone).where('key', '=', key).execute();
+          if (to !== undefined) await insertValue({ store, trx, zone, key, value: to, time });
+          await noteSettingChange(trx, { ...author, time }, { zone, key, from, to });
         }
-        for (const [key, value] of parsed) await insertValue(store, trx, zone, key, value);
       });
       return await resolve(zone);
+    },
+    changes: async ({ zone, globalOnly, key, pageSize, pageToken }) => {
+      if (zone !== '' && globalOnly) {
+        throw new HoldfastError('INVALID_REQUEST', 'Ask for a zone or for the global scope, not for both.');
+      }
+      if (zone !== '') await zones.require(zone);
+      return await listSettingChanges(store.db, {
+        zone: zone === '' && !globalOnly ? undefined : zone,
+        key: key === '' ? undefined : requireKey(key),
+        pageSize,
+        pageToken,
+      });
     },
   };
 }
@@ -71,23 +100,32 @@ function parseValues(values: Readonly<Record<string, string>>): Map<SettingKey, 
   );
 }
 
-function parseCleared(key: string, set: ReadonlyMap<SettingKey, SettingValue>): SettingKey {
-  if (!isSettingKey(key)) {
-    throw new HoldfastError('SETTING_UNKNOWN', `There is no setting ${JSON.stringify(key)}.`);
-  }
-  if (set.has(key)) {
+function parseCleared(given: string, set: ReadonlyMap<SettingKey, SettingValue | undefined>): SettingKey {
+  const key = requireKey(given);
+  if (set.get(key) !== undefined) {
     throw new HoldfastError('INVALID_REQUEST', `${key} cannot be set and cleared at the same time.`);
   }
   return key;
 }
 
-async function insertValue(
-  store: Store,
-  trx: Trx,
-  zone: string,
-  key: SettingKey,
-  value: SettingValue,
-): Promise<void> {
+function requireKey(key: string): SettingKey {
+  if (isSettingKey(key)) return key;
+  throw new HoldfastError('SETTING_UNKNOWN', `There is no setting ${JSON.stringify(key)}.`);
+}
+
+function isSame(one: SettingValue | undefined, other: SettingValue | undefined): boolean {
+  return one instanceof Secret && other instanceof Secret ? one.reveal() === other.reveal() : one === other;
+}
+
+async function insertValue(given: {
+  store: Store;
+  trx: Trx;
+  zone: string;
+  key: SettingKey;
+  value: SettingValue;
+  time: Date;
+}): Promise<void> {
+  const { store, trx, zone, key, value, time } = given;
   await trx
     .insertInto('settings')
     .values({
@@ -96,22 +134,29 @@ async function insertValue(
       value: value instanceof Secret ? null : value,
       value_sealed:
         value instanceof Secret ? store.sealer.seal(value.reveal(), rowIdentity(zone, key)) : null,
+      change_time: time.toISOString(),
     })
     .execute();
 }
 
-async function valuesAt(store: Store, zone: string): Promise<Map<SettingKey, SettingValue>> {
-  const rows = await store.db.selectFrom('settings').selectAll().where('zone', '=', zone).execute();
+async function valuesAt(
+  store: Store,
+  db: Db | Trx,
+  zone: string,
+): Promise<Required<Pick<SettingLayer, 'values' | 'changeTimes'>>> {
+  const rows = await db.selectFrom('settings').selectAll().where('zone', '=', zone).execute();
   const values = new Map<SettingKey, SettingValue>();
+  const changeTimes = new Map<SettingKey, Date>();
   for (const row of rows) {
     if (!isSettingKey(row.key)) continue;
+    if (row.change_time !== '') changeTimes.set(row.key, new Date(row.change_time));
     if (!isSecure(row.key)) values.set(row.key, row.value ?? '');
     else if (row.value_sealed !== null) {
       const opened = store.sealer.open(row.value_sealed, rowIdentity(zone, row.key));
       values.set(row.key, new Secret(opened.toString()));
     }
   }
-  return values;
+  return { values, changeTimes };
 }
 
 function rowIdentity(zone: string, key: string): string {
