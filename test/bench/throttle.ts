@@ -1,4 +1,5 @@
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import { ListOperationsRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { succeeded } from '../harness/follow.ts';
 import { MiB } from '../lab/spec.ts';
@@ -57,7 +58,7 @@ export async function throttle(bed: Bed): Promise<Throttled> {
 
 async function activeOperation(bed: Bed): Promise<string> {
   const { client } = bed.holdfast;
-  const request = { zone: '', pageSize: 0, pageToken: '', activeOnly: true };
+  const request = ListOperationsRequest.fromPartial({ activeOnly: true });
   const answer = await client.call(client.operations.listOperations.bind(client.operations), request);
   return answer.operations[0]?.id ?? '';
 }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { execa } from 'execa';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { ListOperationsRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { isStart } from '../e2e/support/events.ts';
 import { filesDisk, restingDisk, slowly } from '../e2e/support/guests.ts';
@@ -121,7 +122,7 @@ describe('a repository that cannot take a backup', () => {
         if (!isStart(event, Stage.STAGE_CONVERT)) return;
         const { operations: all } = await client.call(
           client.operations.listOperations.bind(client.operations),
-          { zone: 'z1', pageSize: 1, pageToken: '', activeOnly: true },
+          ListOperationsRequest.fromPartial({ zone: 'z1', pageSize: 1, activeOnly: true }),
         );
         const operationId = all[0]?.id ?? '';
         for (const value of [-1n, 1_048_577n, 2n ** 62n]) {

@@ -10,6 +10,7 @@ import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import {
   Operation,
   OperationServiceService,
+  type ListOperationsRequest,
   type UpdateOperationRequest,
   type WatchOperationRequest,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -30,6 +31,7 @@ export interface ScriptedController {
   readonly watched: WatchOperationRequest[];
   readonly updated: UpdateOperationRequest[];
   readonly cancelled: string[];
+  readonly listed: ListOperationsRequest[];
   readonly settingsSet: SetSettingsRequest[];
   readonly repositoriesAdded: AddRepositoryRequest[];
   readonly correlationIds: Set<string>;
@@ -47,6 +49,7 @@ export async function scriptedController(
     watched: [] as WatchOperationRequest[],
     updated: [] as UpdateOperationRequest[],
     cancelled: [] as string[],
+    listed: [] as ListOperationsRequest[],
     settingsSet: [] as SetSettingsRequest[],
     repositoriesAdded: [] as AddRepositoryRequest[],
     correlationIds: new Set<string>(),
@@ -85,7 +88,10 @@ export async function scriptedController(
       return Promise.resolve({ operation });
     }),
     getOperation: unary(silentLogger, () => Promise.resolve({ operation })),
-    listOperations: refuse,
+    listOperations: unary(silentLogger, (request: ListOperationsRequest) => {
+      seen.listed.push(request);
+      return Promise.resolve({ operations: [operation], nextPageToken: '' });
+    }),
   };
   const zones = {
     setSettings: unary(silentLogger, (request: SetSettingsRequest) => {

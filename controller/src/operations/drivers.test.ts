@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { HoldfastError } from '@holdfast/common/errors.ts';
+import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -21,7 +21,8 @@ import { describeOnBothStores } from '../testing/stores.ts';
 
 const { OPERATION_STATE_PENDING, OPERATION_STATE_RUNNING, OPERATION_STATE_SUCCEEDED } = OperationState;
 const { OPERATION_STATE_FAILED, OPERATION_STATE_CANCELLED, OPERATION_STATE_PAUSED } = OperationState;
-const { STAGE_PREPARE, STAGE_BLOCKJOB } = Stage;
+const { OPERATION_STATE_VERIFYING } = OperationState;
+const { STAGE_PREPARE, STAGE_BLOCKJOB, STAGE_CHECK } = Stage;
 
 const cases = (events: readonly OperationEvent[]): string[] =>
   events.map((event) => event.event?.$case ?? '').filter((name) => name !== 'stageProgress');
@@ -35,6 +36,44 @@ describeOnBothStores('driving operations', function (kind) {
     agent = await lab.furnish();
   });
   afterEach(() => lab.close());
+
+  it('is verifying while the images are checked, and keeps where it failed', async () => {
+    const { id } = await takeBackup(lab);
+    const job = await jobOf(agent, id);
+    job.emit(
+      happening.accepted(STAGE_BLOCKJOB, STAGE_CHECK),
+      happening.stageStarted(STAGE_BLOCKJOB),
+      happening.stageFinished(STAGE_BLOCKJOB),
+      happening.stageStarted(STAGE_CHECK),
+    );
+    await reaches(lab, id, OPERATION_STATE_VERIFYING);
+    job.emit({ $case: 'paused', value: {} });
+    await reaches(lab, id, OPERATION_STATE_PAUSED);
+    job.emit({ $case: 'resumed', value: {} });
+    await reaches(lab, id, OPERATION_STATE_VERIFYING);
+    const error = new HoldfastError('CHECK_FAILED', 'corrupt', { metadata: { disk: 'vdb' } });
+    job.emit({ $case: 'failed', value: toStatus(error) });
+    const failed = await reaches(lab, id, OPERATION_STATE_FAILED);
+    assert.equal(failed.failedStage, STAGE_CHECK);
+    assert.equal(failed.failedDisk, 'vdb');
+    // And when the controller is asked years later.
+    await lab.restartController();
+    assert.equal((await getOperation(lab, id)).failedDisk, 'vdb');
+  });
+
+  it('runs again when the check is over', async () => {
+    const { id } = await takeBackup(lab);
+    (await jobOf(agent, id)).emit(
+      happening.accepted(STAGE_CHECK),
+      happening.stageStarted(STAGE_CHECK),
+      happening.stageFinished(STAGE_CHECK),
+    );
+    const { state } = await eventually(async () => {
+      const operation = await getOperation(lab, id);
+      return operation.lastSequence === 3n ? operation : undefined;
+    });
+    assert.equal(state, OPERATION_STATE_RUNNING);
+  });
 
   it('takes a backup to its end and into the catalogue', async () => {
     const { id, backupId } = await takeBackup(lab);

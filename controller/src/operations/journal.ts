@@ -1,6 +1,12 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
-import { Operation, type OperationKind } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  Operation,
+  operationStateToJSON,
+  type ListOperationsRequest,
+  type OperationKind,
+  type OperationState,
+} from '@holdfast/proto/holdfast/v1/operation.ts';
 import { cutPage, parsePageSize, parsePageToken } from '../catalog/page.ts';
 import type { OperationTable } from '../store/schema.ts';
 import type { Store, Trx } from '../store/store.ts';
@@ -35,12 +41,9 @@ export interface Journal {
   /** @throws HoldfastError INVALID_REQUEST without an id, OPERATION_NOT_FOUND */
   find(id: string): Promise<Operation>;
   /** Newest first. @throws HoldfastError INVALID_REQUEST for a bad page size or token */
-  list(query: {
-    readonly zone: string;
-    readonly activeOnly: boolean;
-    readonly pageSize: number;
-    readonly pageToken: string;
-  }): Promise<{ readonly operations: Operation[]; readonly nextPageToken: string }>;
+  list(
+    query: ListOperationsRequest,
+  ): Promise<{ readonly operations: Operation[]; readonly nextPageToken: string }>;
   /** The operation with its job; undefined when it has ended. */
   active(id: string): Promise<ActiveOperation | undefined>;
   /** The ids of all that have not ended. */
@@ -84,11 +87,29 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
       if (row === undefined) throw operationNotFound(id);
       return withProgress(Operation.decode(row.operation_message));
     },
-    list: async ({ zone, activeOnly, pageSize, pageToken }) => {
-      const size = parsePageSize(pageSize);
-      const end = parsePageToken(pageToken);
+    list: async (asked) => {
+      const {
+        zone,
+        host,
+        domain,
+        states,
+        activeOnly,
+        createTimeFrom: from,
+        createTimeBefore: before,
+      } = asked;
+      const size = parsePageSize(asked.pageSize);
+      const end = parsePageToken(asked.pageToken);
       let query = db.selectFrom('operations').select(['id', 'create_time', 'operation_message']);
       if (zone !== '') query = query.where('zone', '=', zone);
+      if (host !== '') query = query.where('host', '=', host);
+      if (domain !== '') {
+        query = query.where((where) =>
+          where.or([where('domain_name', '=', domain), where('domain_uuid', '=', domain.toLowerCase())]),
+        );
+      }
+      if (states.length > 0) query = query.where('state', 'in', states.map(parseState));
+      if (from !== undefined) query = query.where('create_time', '>=', toIsoTime(from));
+      if (before !== undefined) query = query.where('create_time', '<', toIsoTime(before));
       if (activeOnly) query = query.where('active', '=', 1);
       if (end !== undefined) {
         query = query.where((where) =>
@@ -186,6 +207,20 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
       return withProgress(operation);
     },
   };
+}
+
+/** A number that is none of the states we know would find nothing, and hide a mistake. */
+function parseState(state: OperationState): OperationState {
+  if (state > 0 && !operationStateToJSON(state).startsWith('UNRECOGNIZED')) return state;
+  throw new HoldfastError('INVALID_REQUEST', `There is no state ${state} of operations.`);
+}
+
+/** A time in the form in which the database has it. */
+function toIsoTime(time: Date): string {
+  if (!Number.isNaN(time.getTime()) && time.getUTCFullYear() >= 0 && time.getUTCFullYear() <= 9_999) {
+    return time.toISOString();
+  }
+  throw new HoldfastError('INVALID_REQUEST', 'A time of the filter is not within the years 0 to 9999.');
 }
 
 export function operationNotFound(id: string): HoldfastError {

@@ -1,5 +1,5 @@
 import { fromStatus } from '@holdfast/common/errors.ts';
-import type { OperationEvent, Stage, StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
+import { Stage, type OperationEvent, type StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
 import {
   OperationState,
   type Operation,
@@ -16,6 +16,7 @@ export function isEnded(state: OperationState): boolean {
     case OperationState.OPERATION_STATE_UNSPECIFIED:
     case OperationState.OPERATION_STATE_PENDING:
     case OperationState.OPERATION_STATE_RUNNING:
+    case OperationState.OPERATION_STATE_VERIFYING:
     case OperationState.OPERATION_STATE_PAUSED:
     case OperationState.UNRECOGNIZED:
       return false;
@@ -35,14 +36,14 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case 'accepted':
       return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
     case 'stageStarted':
-      return { ...next, stages: withStarted(operation.stages, happened.value.stage) };
+      return atWork({ ...next, stages: withStarted(operation.stages, happened.value.stage) });
     case 'stageProgress': {
       const { stage, figures } = happened.value;
       return { ...next, stages: withStage(operation.stages, stage, figures, false) };
     }
     case 'stageFinished': {
       const { stage, figures } = happened.value;
-      return { ...next, stages: withStage(operation.stages, stage, figures, true) };
+      return atWork({ ...next, stages: withStage(operation.stages, stage, figures, true) });
     }
     case 'warning':
       return { ...next, warnings: [...operation.warnings, happened.value] };
@@ -51,7 +52,7 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case 'paused':
       return { ...next, state: OperationState.OPERATION_STATE_PAUSED };
     case 'resumed':
-      return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
+      return atWork({ ...next, state: OperationState.OPERATION_STATE_RUNNING });
     case 'completed':
       return {
         ...next,
@@ -59,18 +60,40 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
         result: happened.value,
         endTime: event.time,
       };
-    case 'failed':
+    case 'failed': {
+      const { reason, metadata } = fromStatus(happened.value);
       return {
         ...next,
         state:
-          fromStatus(happened.value).reason === 'CANCELLED'
+          reason === 'CANCELLED'
             ? OperationState.OPERATION_STATE_CANCELLED
             : OperationState.OPERATION_STATE_FAILED,
         error: happened.value,
+        failedStage: operation.stages.find((each) => !each.finished)?.stage ?? Stage.STAGE_UNSPECIFIED,
+        failedDisk: metadata['disk'] ?? '',
         endTime: event.time,
       };
+    }
     case undefined:
       return next;
+  }
+}
+
+/** The operation with the state that goes with its stages, unless it is paused or not yet at work. */
+function atWork(operation: Operation): Operation {
+  switch (operation.state) {
+    case OperationState.OPERATION_STATE_RUNNING:
+    case OperationState.OPERATION_STATE_VERIFYING: {
+      const verifies = operation.stages.some(
+        ({ stage, finished }) => stage === Stage.STAGE_CHECK && !finished,
+      );
+      const state = verifies
+        ? OperationState.OPERATION_STATE_VERIFYING
+        : OperationState.OPERATION_STATE_RUNNING;
+      return { ...operation, state };
+    }
+    default:
+      return operation;
   }
 }
 

@@ -135,6 +135,7 @@ async function insert(store: Store, trx: Trx, operation: Operation, submission: 
       repository: operation.repository,
       backup_id: operation.backupId,
       domain_uuid: operation.domainUuid,
+      domain_name: operation.domainName,
       create_time: (operation.createTime ?? new Date(0)).toISOString(),
       request_id: request.requestId === '' ? null : request.requestId.toLowerCase(),
       request_digest: digestOf(store, request),

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { RbdTarget } from '@holdfast/proto/holdfast/v1/backup.ts';
-import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { ListOperationsRequest, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
@@ -37,7 +37,7 @@ describeOnBothStores('what a backup request may say', function (kind) {
   };
   const operationCount = async (): Promise<number> => {
     const { operations } = lab.clients;
-    const request = { zone: '', pageSize: 0, pageToken: '', activeOnly: false };
+    const request = ListOperationsRequest.fromPartial({});
     return (await ask(operations.listOperations.bind(operations), request)).operations.length;
   };
 

@@ -1,14 +1,21 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { ListOperationsRequest, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
+import { COLUMN_TYPES, operationFilters } from '../store/migrations.ts';
+import { openStore } from '../store/store.ts';
 import {
+  MASTER_KEY,
   TEST_DEADLINE_MS,
   ask,
   eventually,
   jobOf,
   reaches,
+  refused,
   startLab,
   takeBackup,
   watch,
@@ -100,6 +107,61 @@ describeOnBothStores('watching operations', function (kind) {
     assert.equal((await watch(lab, id, -1n).ended)?.reason, 'INVALID_REQUEST');
   });
 
+  it('finds operations by host, domain, state and time', async () => {
+    agent.domains = ['one', 'two', 'three'].map((name) => ({ uuid: randomUUID(), name, state: 'running' }));
+    const { id: succeeded } = await takeBackup(lab, { domain: 'one' });
+    const job = await jobOf(agent, succeeded);
+    job.emit(happening.accepted(), happening.backedUp(job.start as TakeBackupStart));
+    const { createTime } = await reaches(lab, succeeded, OperationState.OPERATION_STATE_SUCCEEDED);
+    const { id: failed } = await takeBackup(lab, { domain: 'two' });
+    const failure = toStatus(new HoldfastError('REPOSITORY_FULL', 'no space'));
+    (await jobOf(agent, failed)).emit(happening.accepted(), { $case: 'failed', value: failure });
+    await reaches(lab, failed, OperationState.OPERATION_STATE_FAILED);
+    const { id: running } = await takeBackup(lab, { domain: 'three' });
+    (await jobOf(agent, running)).emit(happening.accepted());
+    await reaches(lab, running, OperationState.OPERATION_STATE_RUNNING);
+
+    const { operations } = lab.clients;
+    const listed = (query: Partial<ListOperationsRequest>) =>
+      ask(operations.listOperations.bind(operations), ListOperationsRequest.fromPartial(query));
+    const find = async (query: Partial<ListOperationsRequest>): Promise<string[]> =>
+      (await listed(query)).operations.map((operation) => operation.id);
+    const all = [running, failed, succeeded];
+    assert.deepEqual(await find({}), all);
+    assert.deepEqual(await find({ host: 'h1' }), all);
+    assert.deepEqual(await find({ host: 'h2' }), []);
+    assert.deepEqual(await find({ domain: 'two' }), [failed]);
+    assert.deepEqual(await find({ domain: (agent.domains[0]?.uuid ?? '').toUpperCase() }), [succeeded]);
+    assert.deepEqual(await find({ domain: "' or 1=1 --" }), []);
+    const { OPERATION_STATE_FAILED, OPERATION_STATE_RUNNING } = OperationState;
+    assert.deepEqual(await find({ states: [OPERATION_STATE_FAILED] }), [failed]);
+    assert.deepEqual(await find({ states: [OPERATION_STATE_FAILED, OPERATION_STATE_RUNNING] }), [
+      running,
+      failed,
+    ]);
+    assert.ok(createTime);
+    const later = new Date(createTime.getTime() + 1);
+    assert.deepEqual(await find({ createTimeBefore: later }), [succeeded]);
+    assert.deepEqual(await find({ createTimeFrom: later }), [running, failed]);
+    assert.deepEqual(await find({ createTimeFrom: createTime, createTimeBefore: createTime }), []);
+    for (const state of [0, 77, -3] as OperationState[]) {
+      await refused(listed({ states: [state] }), 'INVALID_REQUEST');
+    }
+    await refused(listed({ createTimeFrom: new Date(8.64e15) }), 'INVALID_REQUEST');
+
+    // A database as it was before operations had the names of their domains.
+    await lab.stopController();
+    const store = await openStore(lab.state.place, MASTER_KEY);
+    for (const column of ['zone', 'host', 'domain_uuid', 'domain_name', 'state']) {
+      await sql`drop index ${sql.ref(`operations_by_${column}`)}`.execute(store.db);
+    }
+    await sql`alter table operations drop column domain_name`.execute(store.db);
+    await operationFilters(store.db, COLUMN_TYPES[kind]);
+    await store.close();
+    await lab.restartController();
+    assert.deepEqual(await find({ domain: 'two' }), [failed]);
+  });
+
   it('pages through operations and backups, newest first, whatever is added meanwhile', async () => {
     agent.domains = Array.from({ length: 6 }, (_, index) => ({
       uuid: `c8f0b1de-0000-4000-8000-00000000000${index}`,
@@ -118,7 +180,10 @@ describeOnBothStores('watching operations', function (kind) {
     const expected = [...ids];
     const { operations, backups } = lab.clients;
     const list = (pageSize: number, pageToken: string) =>
-      ask(operations.listOperations.bind(operations), { zone: 'z1', pageSize, pageToken, activeOnly: false });
+      ask(
+        operations.listOperations.bind(operations),
+        ListOperationsRequest.fromPartial({ zone: 'z1', pageSize, pageToken }),
+      );
     const first = await list(2, '');
     await take('vm5');
     const second = await list(2, first.nextPageToken);

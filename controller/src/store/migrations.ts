@@ -1,5 +1,6 @@
 import { sql, type RawBuilder } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { transferredBytesOf } from '../catalog/transferred.ts';
 import type { Database, Db } from './store.ts';
@@ -10,7 +11,7 @@ export interface ColumnTypes {
   readonly bytes: 'blob' | 'bytea';
 }
 
-const COLUMN_TYPES: Readonly<Record<Database['kind'], ColumnTypes>> = {
+export const COLUMN_TYPES: Readonly<Record<Database['kind'], ColumnTypes>> = {
   sqlite: { text: 'text', bytes: 'blob' },
   postgres: { text: sql`text collate "C"`, bytes: 'bytea' },
 };
@@ -21,6 +22,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   mountedRepositories,
   transferredBytes,
   settingChanges,
+  operationFilters,
 ];
 
 /**
@@ -216,4 +218,25 @@ async function settingChanges({ schema }: Db, { text }: ColumnTypes): Promise<vo
     .on('setting_changes')
     .columns(['zone', 'key', 'time', 'id'])
     .execute();
+}
+
+/** The names of domains are in the operations' messages. */
+export async function operationFilters(db: Db, { text }: ColumnTypes): Promise<void> {
+  const { schema } = db;
+  await schema
+    .alterTable('operations')
+    .addColumn('domain_name', text, (column) => column.notNull().defaultTo(''))
+    .execute();
+  const rows = await db.selectFrom('operations').select(['id', 'operation_message']).execute();
+  for (const { id, operation_message: message } of rows) {
+    const { domainName } = Operation.decode(message);
+    await db.updateTable('operations').set({ domain_name: domainName }).where('id', '=', id).execute();
+  }
+  for (const column of ['zone', 'host', 'domain_uuid', 'domain_name', 'state']) {
+    await schema
+      .createIndex(`operations_by_${column}`)
+      .on('operations')
+      .columns([column, 'create_time', 'id'])
+      .execute();
+  }
 }

@@ -130,6 +130,7 @@ export interface OperationTable {
   readonly repository: string;
   readonly backup_id: string;
   readonly domain_uuid: string;
+  readonly domain_name: string;
   readonly create_time: string;
   readonly request_id: string | null;
   /** Keyed digest of the request, which may hold a passphrase. */
