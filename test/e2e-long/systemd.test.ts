@@ -24,7 +24,7 @@ describe('an agent that systemd runs', () => {
   before(async function () {
     this.timeout(10 * MINUTE);
     const lab = stack.use(await startLab());
-    holdfast = stack.use(await startHoldfast(lab, { clientDeadlineMs: 150_000 }));
+    holdfast = stack.use(await startHoldfast(lab, { clientDeadlineMs: 300_000 }));
     const prepare = async (vm: MicroHost['vm']) => {
       await vm.writeFile(`/run/${DOMAIN}.xml`, domainXml(DOMAIN));
       await vm.sh(
