@@ -29,7 +29,7 @@ describe('an agent that systemd runs', () => {
       await vm.writeFile(`/run/${DOMAIN}.xml`, domainXml(DOMAIN));
       await vm.sh(
         `mkdir -p ${IMAGES} ${NAS}
-        head -c ${SIZE_MIB}M /dev/urandom >/var/lib/raw
+        yes | head -c ${SIZE_MIB}M >/var/lib/raw
         qemu-img convert -f raw -O qcow2 /var/lib/raw ${IMAGES}/${DOMAIN}.qcow2
         rm /var/lib/raw
         virsh -q define /run/${DOMAIN}.xml`,
