@@ -25,7 +25,7 @@ describe('startAgent', () => {
     const others = async (path: string) => (await stat(path)).mode & 0o007;
     for (const path of [lib, join(lib, 'scratch'), runtimeDirectory, join(runtimeDirectory, 'nbd')])
       assert.equal((await others(path)) & 0o001, 0o001, path);
-    for (const path of [join(lib, 'agent'), join(runtimeDirectory, 'jobs'), join(runtimeDirectory, 'mounts')])
-      assert.equal(await others(path), 0, path);
+    const closed = ['jobs', 'mounts', 'keys'].map((name) => join(runtimeDirectory, name));
+    for (const path of [join(lib, 'agent'), ...closed]) assert.equal(await others(path), 0, path);
   });
 });

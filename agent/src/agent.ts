@@ -1,4 +1,4 @@
-import { chmod, mkdir } from 'node:fs/promises';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Address } from '@holdfast/common/address.ts';
@@ -8,6 +8,8 @@ import { AgentServiceService } from '@holdfast/proto/holdfast/agent/v1/agent.ts'
 import { agentService } from './api/service.ts';
 import { epochs } from './jobs/epochs.ts';
 import { jobsOf } from './jobs/jobs.ts';
+import { jobRoots } from './jobs/spec.ts';
+import { leftoversOf } from './leftovers/answer.ts';
 import { virshAt } from './libvirt/virsh.ts';
 import { unmountLeft } from './mount/unmount.ts';
 import { openRepositories } from './repository/repositories.ts';
@@ -56,6 +58,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 
   const mountsDirectory = join(options.runtimeDirectory, 'mounts');
   await mkdir(mountsDirectory, { recursive: true, mode: 0o700 });
+  const keysDirectory = join(options.runtimeDirectory, 'keys');
+  // An agent that was killed may have left one in it.
+  await rm(keysDirectory, { recursive: true, force: true });
+  await mkdir(keysDirectory, { mode: 0o700 });
 
   const virsh = virshAt(options.libvirtUri, logger);
   const repositories = openRepositories(mountsDirectory, logger);
@@ -76,6 +82,12 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     logger.error('could not look for what killed processes left', { error });
   });
 
+  const { runtimeDirectory } = options;
+  const roots = jobRoots(options);
+  const leftovers = leftoversOf({
+    ...{ hostName, jobs, virsh, repositories },
+    ...{ roots, runtimeDirectory, mountsDirectory, keysDirectory },
+  });
   const implementation = agentService({
     zone,
     hostName,
@@ -83,6 +95,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     virsh,
     repositories,
     epochs: epochs(jobs.root),
+    leftovers,
     logger,
   });
   const name = 'holdfast.agent.v1.AgentService';

@@ -4,7 +4,7 @@ import type { ExitCode } from './exit.ts';
 export class CommandError extends Error {
   override readonly name = 'CommandError';
   /** A constant, for programs. */
-  readonly reason: 'USAGE' | 'CONTROLLER_UNREACHABLE' | 'INTERRUPTED';
+  readonly reason: 'USAGE' | 'CONTROLLER_UNREACHABLE' | 'LEFTOVERS' | 'INTERRUPTED';
   readonly exitCode: ExitCode;
 
   constructor(reason: CommandError['reason'], message: string) {
@@ -22,5 +22,6 @@ export function usage(message: string): CommandError {
 const exitCodes: Readonly<Record<CommandError['reason'], ExitCode>> = {
   USAGE: 2,
   CONTROLLER_UNREACHABLE: 5,
+  LEFTOVERS: 9,
   INTERRUPTED: 130,
 };

@@ -13,6 +13,7 @@ export const ExitCode = {
   DAMAGED: 6,
   NO_SPACE: 7,
   CANCELLED: 8,
+  LEFTOVERS: 9,
   INTERRUPTED: 130,
 } as const;
 
@@ -29,6 +30,7 @@ const meanings: Readonly<Record<ExitCode, string>> = {
   [ExitCode.DAMAGED]: 'a check found damaged data',
   [ExitCode.NO_SPACE]: 'no space left on the repository or for scratch files',
   [ExitCode.CANCELLED]: 'the operation was cancelled',
+  [ExitCode.LEFTOVERS]: 'doctor found leftovers, or could not remove all of them',
   [ExitCode.INTERRUPTED]: 'interrupted (SIGINT, SIGTERM): an operation that was followed goes on',
 };
 

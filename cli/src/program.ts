@@ -2,6 +2,7 @@ import { version } from '@holdfast/common/version.ts';
 import { Command } from 'commander';
 import { addBackup } from './commands/backup.ts';
 import { addDelete } from './commands/delete.ts';
+import { addDoctor } from './commands/doctor.ts';
 import { addHost } from './commands/host.ts';
 import { addKey } from './commands/key.ts';
 import { addList } from './commands/list.ts';
@@ -61,6 +62,7 @@ export function createProgram(context: Context): Command {
   addKey(program, context);
   addStats(program, context);
   addState(program, context);
+  addDoctor(program, context);
   addStandalone(program, context);
   return program;
 }

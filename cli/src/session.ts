@@ -4,6 +4,7 @@ import { callUnary, connectTo } from '@holdfast/common/client.ts';
 import { BackupServiceClient } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
+import { LeftoverServiceClient } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import { OperationServiceClient } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
@@ -23,6 +24,7 @@ export interface Session {
   readonly repositories: RepositoryServiceClient;
   readonly keys: KeyServiceClient;
   readonly statistics: StatisticsServiceClient;
+  readonly leftovers: LeftoverServiceClient;
   close(): void;
 }
 
@@ -35,11 +37,12 @@ export function openSession(address: Address, correlationId: string): Session {
   const repositories = connectTo(RepositoryServiceClient, address);
   const keys = connectTo(KeyServiceClient, address);
   const statistics = connectTo(StatisticsServiceClient, address);
+  const leftovers = connectTo(LeftoverServiceClient, address);
+  const clients = { backups, operations, zones, hosts, repositories, keys, statistics, leftovers };
   return {
-    ...{ address, correlationId, backups, operations, zones, hosts, repositories, keys, statistics },
+    ...{ address, correlationId, ...clients },
     close: () => {
-      for (const client of [backups, operations, zones, hosts, repositories, keys, statistics])
-        client.close();
+      for (const client of Object.values(clients)) client.close();
     },
   };
 }
@@ -64,6 +67,7 @@ export async function call<Request, Response>(
   session: Session,
   method: Method<Request, Response>,
   request: Request,
+  deadlineMs = DEADLINE_MS,
 ): Promise<Response> {
   let received: ServiceError | null = null;
   const observed: Method<Request, Response> = (sent, metadata, options, callback) =>
@@ -74,7 +78,7 @@ export async function call<Request, Response>(
   try {
     return await callUnary(observed, request, {
       correlationId: session.correlationId,
-      deadlineMs: DEADLINE_MS,
+      deadlineMs,
     });
   } catch (error) {
     throw isFromTransport(received) ? unreachable(session.address, error) : error;

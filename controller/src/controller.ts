@@ -4,6 +4,7 @@ import type { Secret } from '@holdfast/common/secret.ts';
 import { serve, type RunningServer, type Service } from '@holdfast/common/server.ts';
 import { backupService } from './api/backup-service.ts';
 import { hostService } from './api/host-service.ts';
+import { leftoverService } from './api/leftover-service.ts';
 import { keyService } from './api/key-service.ts';
 import { operationService } from './api/operation-service.ts';
 import { repositoryService } from './api/repository-service.ts';
@@ -16,6 +17,7 @@ import { createHosts } from './fleet/hosts.ts';
 import { createRepositories } from './fleet/repositories.ts';
 import { createKeys, DEFAULT_SCRYPT_WORK_FACTOR } from './keys/keys.ts';
 import { createDrivers } from './operations/drivers.ts';
+import { createLeftovers } from './leftovers/leftovers.ts';
 import { createJournal } from './operations/journal.ts';
 import { createLive } from './operations/live.ts';
 import { createSubmit } from './operations/submit.ts';
@@ -69,6 +71,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const drivers = createDrivers({ journal, hosts, agents, keys, fencingEpoch, now, logger });
   const submit = createSubmit({ store, drivers, now });
 
+  const leftovers = createLeftovers({ store, hosts, agents, repositories, now });
+
   const fleet = { zones, settings, hosts, agents, repositories };
   const services = [
     backupService({ store, ...fleet, keys, catalog, submit, logger }),
@@ -78,6 +82,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     repositoryService({ repositories, logger }),
     keyService({ keys, zones, logger }),
     statisticsService({ statistics, zones, repositories, logger }),
+    leftoverService({ leftovers, logger }),
   ];
 
   let servers: readonly RunningServer[] = [];

@@ -11,6 +11,11 @@ import {
 } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
+import {
+  LeftoverServiceClient,
+  ListLeftoversRequest,
+  type ListLeftoversResponse,
+} from '@holdfast/proto/holdfast/v1/leftover.ts';
 import { OperationServiceClient, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceClient } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { StatisticsServiceClient } from '@holdfast/proto/holdfast/v1/statistics.ts';
@@ -50,6 +55,10 @@ export interface Client extends Disposable {
   getOperation(operationId: string): Promise<Operation>;
   /** Follows an operation to its end. */
   follow(operationId: string, onEvent?: OnEvent, afterSequence?: bigint): Promise<Followed>;
+  /** What doctor finds. */
+  listLeftovers(request?: Partial<ListLeftoversRequest>): Promise<ListLeftoversResponse>;
+  /** What became of it. */
+  removeLeftovers(request?: Partial<ListLeftoversRequest>): Promise<ListLeftoversResponse>;
   /** Sets settings of a zone; of all zones when it is empty. */
   setSettings(zone: string, values: Record<string, string>, clear?: readonly string[]): Promise<void>;
 }
@@ -63,6 +72,7 @@ export function connect(address: Address, deadlineMs = 60_000): Client {
   const repositories = connectTo(RepositoryServiceClient, address);
   const keys = connectTo(KeyServiceClient, address);
   const statistics = connectTo(StatisticsServiceClient, address);
+  const leftovers = connectTo(LeftoverServiceClient, address);
 
   const call: Client['call'] = (method, request, correlationId = 'test') =>
     callUnary(method, request, { correlationId, deadlineMs });
@@ -110,8 +120,12 @@ export function connect(address: Address, deadlineMs = 60_000): Client {
     setSettings: async (zone, values, clear = []) => {
       await call(zones.setSettings.bind(zones), { zone, values, clear });
     },
+    listLeftovers: (request = {}) =>
+      call(leftovers.listLeftovers.bind(leftovers), ListLeftoversRequest.fromPartial(request)),
+    removeLeftovers: (request = {}) =>
+      call(leftovers.removeLeftovers.bind(leftovers), ListLeftoversRequest.fromPartial(request)),
     [Symbol.dispose]: () => {
-      for (const client of [backups, operations, zones, hosts, repositories, keys, statistics])
+      for (const client of [backups, operations, zones, hosts, repositories, keys, statistics, leftovers])
         client.close();
     },
   };

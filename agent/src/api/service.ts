@@ -9,9 +9,11 @@ import type {
   RepositoryRef,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
+import { leftoverStateToJSON } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import type { Epochs } from '../jobs/epochs.ts';
 import type { Jobs } from '../jobs/jobs.ts';
 import { writeStart } from '../jobs/start.ts';
+import type { Leftovers } from '../leftovers/answer.ts';
 import { findDomain, listDomains, domainState, VIRSH_AT_ONCE, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
@@ -35,13 +37,14 @@ export interface AgentParts {
   readonly jobs: Jobs;
   readonly virsh: Virsh;
   readonly repositories: Repositories;
+  readonly leftovers: Leftovers;
   readonly epochs: Epochs;
   readonly logger: Logger;
 }
 
 /** holdfast.agent.v1.AgentService. */
 export function agentService(parts: AgentParts): AgentServiceServer {
-  const { zone, jobs, virsh, repositories, logger } = parts;
+  const { zone, jobs, virsh, repositories, leftovers, logger } = parts;
   const given = (ref: RepositoryRef | undefined): RepositoryRef =>
     validRepository(requireField(ref, 'repository'));
   return {
@@ -91,6 +94,17 @@ export function agentService(parts: AgentParts): AgentServiceServer {
       });
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
+    findLeftovers: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      return leftovers.find(request.repository && given(request.repository));
+    }),
+    removeLeftovers: unary(logger, async (request, { logger: log }) => {
+      requireZone(zone, request.zone);
+      const answer = await leftovers.remove(request, request.repository && given(request.repository));
+      for (const { name, state, reason } of answer.leftovers)
+        log.info('leftover', { leftover: name, state: leftoverStateToJSON(state), reason });
+      return answer;
+    }),
   };
 }
 

@@ -45,9 +45,10 @@ describe('the images of a Ceph cluster', () => {
       exitCode: 2,
       stderr: 'rbd: error opening image i: (2) No such file or directory',
     };
-    for (const subcommand of ['rm', 'snap-rm', 'info']) await program.answer(subcommand, gone);
+    for (const subcommand of ['rm', 'snap-rm', 'snap-ls', 'info']) await program.answer(subcommand, gone);
     await rbd.remove(IMAGE);
     await rbd.removeSnapshot(IMAGE, 's');
+    assert.deepEqual(await rbd.snapshots(IMAGE), []);
     assert.equal(await rbd.find(IMAGE), undefined);
     await assert.rejects(rbd.info(IMAGE), { reason: 'VOLUME_NOT_FOUND' });
   });

@@ -35,6 +35,8 @@ export interface Rbd {
   /** The same; undefined without such an image. */
   find(image: RbdImage): Promise<RbdInfo | undefined>;
   createSnapshot(image: RbdImage, snapshot: string): Promise<void>;
+  /** The names of an image's snapshots; none without such an image. */
+  snapshots(image: RbdImage): Promise<readonly string[]>;
   /** Finds nothing to do when there is no such snapshot or image. */
   removeSnapshot(image: RbdImage, snapshot: string): Promise<void>;
   /**
@@ -118,6 +120,12 @@ export function rbdWith(virsh: Virsh, directory: string): Rbd {
     createSnapshot: async (image, snapshot) => {
       const args = ['snap', 'create', '--no-progress', `${rbdPath(image)}@${snapshot}`];
       requireSuccess(image, await attempt(image.cluster, args));
+    },
+    snapshots: async (image) => {
+      const result = await attempt(image.cluster, ['snap', 'ls', '--format=json', rbdPath(image)]);
+      if (result.exitCode === ENOENT) return [];
+      requireSuccess(image, result);
+      return (JSON.parse(result.stdout) as { name: string }[]).map(({ name }) => name);
     },
     removeSnapshot: async (image, snapshot) => {
       const args = ['snap', 'rm', '--no-progress', `${rbdPath(image)}@${snapshot}`];

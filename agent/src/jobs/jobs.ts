@@ -12,9 +12,9 @@ import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { processesWithArgument } from '../process/identity.ts';
 import { isTerminal, journaledEvents, readJournal } from './journal.ts';
 import { runnerScope } from './runnerScope.ts';
-import { jobFiles, readSpec, runnerSocket, writeSpec, type JobKind, type JobSpec } from './spec.ts';
+import { jobFiles, jobRoots, readSpec, runnerSocket, writeSpec, type JobKind, type JobSpec } from './spec.ts';
 import { readStart } from './start.ts';
-import { pendingUndo } from './undo.ts';
+import { describeUndo, pendingUndo } from './undo.ts';
 import { commandRunner, followRunner } from './wire.ts';
 
 /** The jobs of an agent: each in a runner process of its own, and known by its directory on local disk. */
@@ -41,6 +41,32 @@ export interface Jobs {
    * long ago.
    */
   recover(): Promise<void>;
+  /** Whether a process works on a job, or is about to. */
+  isAtWork(jobId: string): Promise<boolean>;
+  /** Whether the agent still has a job's directory. */
+  knows(jobId: string): Promise<boolean>;
+  /** The jobs that nobody works on and that have not ended, or have not undone all that they should. */
+  unfinished(): Promise<readonly UnfinishedJob[]>;
+  /**
+   * Undoes a job that nobody works on; what could not be undone stays unfinished.
+   *
+   * @param credentialsOf those of a repository, by its name
+   * @throws when the runner fails
+   */
+  undo(
+    jobId: string,
+    credentialsOf: (repository: string) => RepositoryCredentials | undefined,
+  ): Promise<void>;
+}
+
+/** A job that is to be undone. */
+export interface UnfinishedJob {
+  readonly jobId: string;
+  readonly kind: JobKind;
+  /** In words. */
+  readonly pending: readonly string[];
+  /** What its last try to undo them complained of. */
+  readonly complaints: readonly string[];
 }
 
 export interface JobsOptions {
@@ -65,7 +91,8 @@ const LONGEST_PAUSE_MS = 3_600_000;
 const RUNNER = fileURLToPath(new URL('./runner.ts', import.meta.url));
 
 export function jobsOf(options: JobsOptions): Jobs {
-  const root = join(options.stateDirectory, 'jobs');
+  const roots = jobRoots(options);
+  const root = roots.jobs;
   const starting = new Map<string, Promise<void>>();
   const recovering = new Map<string, Promise<void>>();
   /** Those of running jobs' repositories, kept in memory for their recovery. */
@@ -91,10 +118,10 @@ export function jobsOf(options: JobsOptions): Jobs {
       correlationId: header.correlationId,
       hostName: options.hostName,
       libvirtUri: options.libvirtUri,
-      runtimeDirectory: join(options.runtimeDirectory, 'jobs', header.jobId),
-      socketDirectory: join(options.runtimeDirectory, 'nbd', header.jobId),
-      scratchDirectory: join(options.scratchDirectory, header.jobId),
-      locksDirectory: join(options.stateDirectory, 'locks'),
+      runtimeDirectory: join(roots.runtime, header.jobId),
+      socketDirectory: join(roots.sockets, header.jobId),
+      scratchDirectory: join(roots.scratch, header.jobId),
+      locksDirectory: roots.locks,
       mountsDirectory: options.mountsDirectory,
       logLevel: options.logLevel,
     });
@@ -112,6 +139,8 @@ export function jobsOf(options: JobsOptions): Jobs {
     recovering.set(jobId, made);
     return made;
   };
+
+  const isBusy = (jobId: string): boolean => starting.has(jobId) || recovering.has(jobId);
 
   const remember: Jobs['remember'] = (jobId, credentials) => {
     if (credentials !== undefined) known.set(jobId, credentials);
@@ -216,6 +245,40 @@ export function jobsOf(options: JobsOptions): Jobs {
       }
     },
     remember,
+    knows: isKnown,
+    isAtWork: async (jobId) => isBusy(jobId) || !(await isGone(directoryOf(jobId))),
+    unfinished: async () => {
+      const found: UnfinishedJob[] = [];
+      for (const jobId of await knownJobs(root)) {
+        const directory = directoryOf(jobId);
+        const entries = await readJournal(jobFiles(directory).journal);
+        const events = journaledEvents(entries);
+        const pending = pendingUndo(entries);
+        if (isEnded(events) && pending.length === 0) continue;
+        // A job that is just being started has no process yet, and is not dead.
+        if (isBusy(jobId) || !(await isGone(directory))) continue;
+        const { kind } = await readSpec(directory);
+        const complaints = events.flatMap(({ event }) =>
+          event?.$case === 'warning' && event.value.reason === 'LEFTOVERS' ? [event.value.message] : [],
+        );
+        found.push({
+          jobId,
+          kind,
+          pending: pending.map(({ action }) => describeUndo(action)),
+          complaints: complaints.slice(-pending.length),
+        });
+      }
+      return found;
+    },
+    undo: async (jobId, credentialsOf) => {
+      for (const { action } of pendingUndo(await readJournal(jobFiles(directoryOf(jobId)).journal)))
+        if (action.kind === 'remove-folder') remember(jobId, credentialsOf(action.repository.name));
+      try {
+        await recoverOne(jobId);
+      } finally {
+        known.delete(jobId);
+      }
+    },
     list: async () => {
       const jobs: Job[] = [];
       for (const jobId of await knownJobs(root)) {

@@ -24,6 +24,31 @@ export interface JobSpec {
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
+/** The directories on a host in which each job has one of its own, named by its id; and that of the locks. */
+export interface JobRoots {
+  /** What is durable: specification, journal, log. */
+  readonly jobs: string;
+  readonly runtime: string;
+  readonly sockets: string;
+  readonly scratch: string;
+  readonly locks: string;
+}
+
+/** Where an agent's directories have them. */
+export function jobRoots(agent: {
+  readonly stateDirectory: string;
+  readonly runtimeDirectory: string;
+  readonly scratchDirectory: string;
+}): JobRoots {
+  return {
+    jobs: join(agent.stateDirectory, 'jobs'),
+    runtime: join(agent.runtimeDirectory, 'jobs'),
+    sockets: join(agent.runtimeDirectory, 'nbd'),
+    scratch: agent.scratchDirectory,
+    locks: join(agent.stateDirectory, 'locks'),
+  };
+}
+
 /** The files of a job's directory, which stays until the job is forgotten. */
 export function jobFiles(directory: string): { spec: string; journal: string; log: string } {
   return {

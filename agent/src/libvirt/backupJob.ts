@@ -30,8 +30,8 @@ export async function beginBackup(
 }
 
 /**
- * The paths by which the domain's running backup is known: the socket of a pull, the targets of a push; undefined
- * without one.
+ * The paths by which the domain's running backup is known: the socket and the scratch images of a pull, the targets of a
+ * push; undefined without one.
  */
 export async function runningBackup(virsh: Virsh, uuid: string): Promise<readonly string[] | undefined> {
   const result = await virsh.attempt(['backup-dumpxml', uuid]);
@@ -47,10 +47,10 @@ export async function runningBackup(virsh: Virsh, uuid: string): Promise<readonl
   }
   const root = parseXml(result.stdout);
   const disks = child(root, 'disks');
-  const targets = (disks === undefined ? [] : children(disks, 'disk')).map((disk) =>
-    child(disk, 'target')?.getAttribute('file'),
+  const files = (disks === undefined ? [] : children(disks, 'disk')).map((disk) =>
+    (child(disk, 'target') ?? child(disk, 'scratch'))?.getAttribute('file'),
   );
-  return [child(root, 'server')?.getAttribute('socket'), ...targets].filter(
+  return [child(root, 'server')?.getAttribute('socket'), ...files].filter(
     (path) => path !== undefined && path !== null,
   );
 }

@@ -8,6 +8,8 @@ export const FREEZE_LIMIT_MS = 15_000;
 
 const THAW_DEADLINE_MS = 30_000;
 const AGENT_ANSWER_S = '10';
+const ASK_S = '5';
+const ASK_DEADLINE_MS = 10_000;
 const THAW_PATIENCE_MS = 120_000;
 const THAW_PAUSE_MS = 1_000;
 /** States in which there is nothing to thaw. */
@@ -38,6 +40,17 @@ export async function freeze(virsh: Virsh, uuid: string, signal: AbortSignal): P
   }
   const message = sentence(result.stderr);
   return { frozen: false, thawOwed: !/agent is not (connected|configured)/i.test(message), message };
+}
+
+/** Whether the guest's agent says that its file systems are frozen. One that does not answer has said nothing. */
+export async function isFrozen(virsh: Virsh, uuid: string): Promise<boolean> {
+  const question = JSON.stringify({ execute: 'guest-fsfreeze-status' });
+  const command = ['qemu-agent-command', uuid, question, '--timeout', ASK_S];
+  const answer = await virsh.attempt(command, { deadlineMs: ASK_DEADLINE_MS }).catch((error: unknown) => {
+    if (!(error instanceof HoldfastError)) throw error;
+    return undefined;
+  });
+  return answer?.exitCode === 0 && /"return"\s*:\s*"frozen"/.test(answer.stdout);
 }
 
 /**

@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { RepositoryPlace } from '@holdfast/common/repository.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 import type { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 
 /**
@@ -39,6 +40,13 @@ export function privateMountPlace(mountsDirectory: string): MountPlace {
 
 export function isPrivate(place: MountPlace): boolean {
   return (place.directory.split('/').at(-1) ?? '').startsWith(PRIVATE_PREFIX);
+}
+
+/** Whether a name in the mounts directory is that of a place. */
+export function isPlaceName(name: string): boolean {
+  return name.startsWith(PRIVATE_PREFIX)
+    ? isUuid(name.slice(PRIVATE_PREFIX.length))
+    : /^[0-9a-f]{16}$/.test(name);
 }
 
 /** The place that is kept in a directory. */

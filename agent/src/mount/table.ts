@@ -13,8 +13,17 @@ export interface Mount {
 
 /** What is mounted at a path now, the topmost when there are several; undefined when nothing is. Touches no mount. */
 export async function mountAt(point: string): Promise<Mount | undefined> {
+  return (await allMounts()).findLast((mount) => mount.point === point);
+}
+
+/** What is mounted below a directory, and not on it, in the order in which it was mounted. Touches no mount. */
+export async function mountsBelow(directory: string): Promise<readonly Mount[]> {
+  return (await allMounts()).filter(({ point }) => point.startsWith(`${directory}/`));
+}
+
+async function allMounts(): Promise<readonly Mount[]> {
   const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-  return lines.map(parseMount).findLast((mount) => mount?.point === point);
+  return lines.map(parseMount).filter((mount) => mount !== undefined);
 }
 
 /** Reads a line; undefined for an empty one. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
@@ -97,6 +97,16 @@ export async function killStorageDaemon(directory: string): Promise<void> {
 /** The process ids of the daemon that was started in `directory`. */
 export async function storageDaemonPids(directory: string): Promise<readonly number[]> {
   return processesWithArgument(monitorArgument(directory));
+}
+
+/** The directory in which the process with these arguments was started, when it is a daemon of startStorageDaemon. */
+export function storageDaemonDirectory(argv: readonly string[]): string | undefined {
+  if (basename(argv[0] ?? '') !== 'qemu-storage-daemon') return undefined;
+  for (const argument of argv) {
+    const socket = /^socket,id=monitor,path=(.*)\/qmp\.sock,server=on,wait=off$/.exec(argument)?.[1];
+    if (socket !== undefined) return socket.replaceAll(',,', ',');
+  }
+  return undefined;
 }
 
 /** Names the daemon among all processes. Commas are doubled where QEMU splits at commas. */

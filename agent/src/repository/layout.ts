@@ -24,7 +24,33 @@ export function backupFolder(domainUuid: string, at: Date, backupId: string): st
   return `${domainUuid}/${time}-${backupId}`;
 }
 
+const PARTIAL_SUFFIX = '.partial';
+
 /** The name that a folder has while it is written or removed. */
 export function partialFolder(folder: string): string {
-  return `${folder}.partial`;
+  return `${folder}${PARTIAL_SUFFIX}`;
+}
+
+export function isPartial(folder: string): boolean {
+  return folder.endsWith(PARTIAL_SUFFIX);
+}
+
+/** The id of the backup whose partial folder this is, named as backupFolder does it; undefined for any other folder. */
+export function partialBackupId(folder: string): string | undefined {
+  return /^[0-9a-f-]{36}\/\d{8}T\d{6}Z-(?<id>[0-9a-f-]{36})\.partial$/.exec(folder)?.groups?.['id'];
+}
+
+/** The name of the file by which a repository is proved to be writable. */
+export function probeFile(id: string): string {
+  return `.holdfast-probe-${id}`;
+}
+
+/** The name that a file has until it is whole. */
+export function temporaryFile(path: string, id: string): string {
+  return `${path}.${id}.tmp`;
+}
+
+/** Whether a path is one that probeFile or, among the zone keys, temporaryFile makes. */
+export function isTemporaryFile(path: string): boolean {
+  return /^(?:\.holdfast-probe-[0-9a-f-]{36}|zone-keys\/[\w-]{1,128}\.age\.[0-9a-f-]{36}\.tmp)$/.test(path);
 }

@@ -14,6 +14,8 @@ import {
 } from 'node:fs/promises';
 import { dirname, join, normalize, sep } from 'node:path';
 import { requireRepositoryId, takeRepositoryId } from './identity.ts';
+import { isTemporaryFile, probeFile, temporaryFile } from './layout.ts';
+import { unfinishedIn, type UnfinishedEntry } from './unfinished.ts';
 
 /** Space on a repository's file system. */
 export interface Space {
@@ -54,6 +56,10 @@ export interface Operations {
   syncFolder(path: string): Promise<void>;
   /** Renames a folder durably; done already is done. */
   renameFolder(from: string, to: string): Promise<void>;
+  /** The folders and files that are not, or no longer, under their final names. */
+  unfinished(): Promise<readonly UnfinishedEntry[]>;
+  /** Removes a file that `unfinished` lists; one that is gone is no error. */
+  removeTemporary(path: string): Promise<void>;
   /** Removes a folder with all in it and returns what that freed; none there is none. */
   removeFolder(path: string): Promise<{ readonly freedBytes: number }>;
 }
@@ -86,7 +92,7 @@ export function operationsOn(root: string, repositoryId: string): Operations {
 
   const probe = async (): Promise<Space> => {
     if (repositoryId !== '') await requireRepositoryId(root, repositoryId);
-    const path = join(root, `.holdfast-probe-${randomUUID()}`);
+    const path = join(root, probeFile(randomUUID()));
     const file = await open(path, 'wx', 0o600);
     try {
       // An empty file can be made on a full file system.
@@ -128,7 +134,7 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       }
     },
     writeFile: async (path, content) => {
-      const temporary = `${at(path)}.${randomUUID()}.tmp`;
+      const temporary = temporaryFile(at(path), randomUUID());
       const file = await open(temporary, 'wx', 0o600);
       try {
         await file.writeFile(content);
@@ -168,6 +174,11 @@ export function operationsOn(root: string, repositoryId: string): Operations {
         if (!done) throw error;
       });
       await syncFolder(dirname(at(to)));
+    },
+    unfinished: () => unfinishedIn(root),
+    removeTemporary: async (path) => {
+      if (!isTemporaryFile(path)) throw new Error(`${path} is no temporary file`);
+      await unlink(at(path)).catch(ifMissing);
     },
     removeFolder: async (path) => {
       if (at(path) === at('.')) throw new Error('the repository itself is not removed');

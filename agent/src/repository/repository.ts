@@ -161,6 +161,8 @@ export function openRepository(
     hasFolder: call('hasFolder'),
     syncFolder: call('syncFolder'),
     renameFolder: call('renameFolder'),
+    unfinished: call('unfinished'),
+    removeTemporary: call('removeTemporary'),
     removeFolder: call('removeFolder'),
   };
 }

@@ -6,6 +6,11 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
 import { serve } from '@holdfast/common/server.ts';
 import { BackupServiceService, type TakeBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
+import {
+  LeftoverServiceService,
+  type LeftoverProblem,
+  type Leftover,
+} from '@holdfast/proto/holdfast/v1/leftover.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import {
   Operation,
@@ -34,6 +39,10 @@ export interface ScriptedController {
   readonly listed: ListOperationsRequest[];
   readonly settingsSet: SetSettingsRequest[];
   readonly repositoriesAdded: AddRepositoryRequest[];
+  /** What doctor finds, and where it removes. */
+  readonly leftovers: Leftover[];
+  readonly problems: LeftoverProblem[];
+  readonly leftoversRemoved: string[];
   readonly correlationIds: Set<string>;
   close(): Promise<void>;
 }
@@ -52,6 +61,9 @@ export async function scriptedController(
     listed: [] as ListOperationsRequest[],
     settingsSet: [] as SetSettingsRequest[],
     repositoriesAdded: [] as AddRepositoryRequest[],
+    leftovers: [] as Leftover[],
+    problems: [] as LeftoverProblem[],
+    leftoversRemoved: [] as string[],
     correlationIds: new Set<string>(),
   };
   const refuse = unary(silentLogger, () =>
@@ -107,6 +119,14 @@ export async function scriptedController(
     }),
     ...{ listRepositories: refuse, getRepository: refuse, removeRepository: refuse },
   };
+  const { leftovers, problems } = seen;
+  const doctor = {
+    listLeftovers: unary(silentLogger, () => Promise.resolve({ leftovers, problems })),
+    removeLeftovers: unary(silentLogger, ({ host }: { host: string }) => {
+      seen.leftoversRemoved.push(host);
+      return Promise.resolve({ leftovers, problems });
+    }),
+  };
   const path = join(directory, 'controller.sock');
   const server = await serve(
     { kind: 'unix', path },
@@ -126,6 +146,11 @@ export async function scriptedController(
         name: 'holdfast.v1.RepositoryService',
         definition: RepositoryServiceService,
         implementation: repositories,
+      },
+      {
+        name: 'holdfast.v1.LeftoverService',
+        definition: LeftoverServiceService,
+        implementation: doctor,
       },
     ],
     silentLogger,

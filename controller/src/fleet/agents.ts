@@ -5,12 +5,16 @@ import {
   AgentServiceClient,
   type DeleteBackupRequest,
   type DeleteBackupResponse,
+  type FindLeftoversRequest,
+  type FindLeftoversResponse,
   type GetHostResponse,
   type GetRepositoryStatsRequest,
   type GetRepositoryStatsResponse,
   type ListJobsResponse,
   type PrepareRepositoryRequest,
   type PrepareRepositoryResponse,
+  type RemoveLeftoversRequest,
+  type RemoveLeftoversResponse,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const SECOND = 1_000;
@@ -20,6 +24,8 @@ const MINUTE = 60 * SECOND;
 const ASK_DEADLINE_MS = 15 * SECOND;
 /** Longer than an agent waits for a NAS, so that its own words arrive. */
 const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
+/** All domains and their storage are asked. */
+const FIND_DEADLINE_MS = 2 * MINUTE;
 /** Long, since unlinking large files on a NAS takes its time; an agent that is gone is noticed by keepalive. */
 const DELETE_DEADLINE_MS = 30 * MINUTE;
 
@@ -53,6 +59,16 @@ export interface Agents {
     correlationId: string,
   ): Promise<DeleteBackupResponse>;
   listJobs(place: AgentPlace, correlationId: string): Promise<ListJobsResponse>;
+  findLeftovers(
+    place: AgentPlace,
+    request: FindLeftoversRequest,
+    correlationId: string,
+  ): Promise<FindLeftoversResponse>;
+  removeLeftovers(
+    place: AgentPlace,
+    request: RemoveLeftoversRequest,
+    correlationId: string,
+  ): Promise<RemoveLeftoversResponse>;
   /** Closes the channel to an address; the next call opens another. */
   forget(address: string): void;
   close(): void;
@@ -104,6 +120,16 @@ export function createAgents(): Agents {
       const agent = client(place);
       const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
       return await naming(place, callUnary(agent.listJobs.bind(agent), {}, options));
+    },
+    findLeftovers: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: FIND_DEADLINE_MS };
+      return await naming(place, callUnary(agent.findLeftovers.bind(agent), request, options));
+    },
+    removeLeftovers: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
+      return await naming(place, callUnary(agent.removeLeftovers.bind(agent), request, options));
     },
     forget: (address) => {
       clients.get(address)?.close();

@@ -3,6 +3,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import type { GetRepositoryStatsResponse, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
+import type { Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import {
   RepositoryCredentials,
   type RepositoryType,
@@ -39,6 +40,14 @@ export interface Repositories {
   ref(repository: Repository): Promise<RepositoryRef>;
   /** Its space, in bytes, as the first host of its zone that answers sees it. @throws as add */
   stats(repository: Repository, correlationId: string): Promise<GetRepositoryStatsResponse>;
+  /** What is unfinished in it, as the first host of its zone that answers sees it. @throws as stats */
+  findLeftovers(repository: Repository, correlationId: string): Promise<readonly Leftover[]>;
+  /** Removes some of that. @returns what became of each @throws as stats */
+  removeLeftovers(
+    repository: Repository,
+    leftovers: readonly Leftover[],
+    correlationId: string,
+  ): Promise<readonly Leftover[]>;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
   remove(name: string): Promise<void>;
 }
@@ -106,6 +115,19 @@ export function createRepositories(parts: {
       return await askZone(repository.zone, (host) =>
         agents.getRepositoryStats(host, request, correlationId),
       );
+    },
+    findLeftovers: async (repository, correlationId) => {
+      const request = { zone: repository.zone, repository: await ref(repository) };
+      const { leftovers } = await askZone(repository.zone, (host) =>
+        agents.findLeftovers(host, request, correlationId),
+      );
+      return leftovers;
+    },
+    removeLeftovers: async (repository, leftovers, correlationId) => {
+      const { zone } = repository;
+      const request = { zone, repository: await ref(repository), leftovers, repositories: [] };
+      const answer = await askZone(zone, (host) => agents.removeLeftovers(host, request, correlationId));
+      return answer.leftovers;
     },
     add: async (given, correlationId) => {
       await zones.require(given.zone);

@@ -42,7 +42,8 @@ export function cancelled(): HoldfastError {
 function jobLost(host: string): HoldfastError {
   return new HoldfastError(
     'RUNNER_DIED',
-    `The agent of host ${host} does not know the job any more; whatever it had made is not a backup.`,
+    `The agent of host ${host} does not know the job any more; whatever it had made is not a backup. What may be left of ` +
+      'it is shown by: holdfast doctor',
     { metadata: { host } },
   );
 }

@@ -15,6 +15,7 @@ import {
   type VerifyBackupStart,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { LeftoverState, type Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 
@@ -58,6 +59,10 @@ export interface FakeAgent {
   repositoryId: string;
   /** Whether acknowledgements are lost. */
   deaf: boolean;
+  /** What lies about, on the host or, with a repository's name, there. */
+  leftovers: Leftover[];
+  /** The jobs that have a process. */
+  busyJobIds: string[];
   /** Events that happen on every start. */
   script: Happening[];
   /** Forgets all jobs. */
@@ -123,6 +128,17 @@ export async function startFakeAgent(given: {
         lastSequence: BigInt(job.events.length),
       })),
     })),
+    findLeftovers: answer(({ repository }) => {
+      if (repository !== undefined && agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      const leftovers = agent.leftovers.filter((each) => each.repository === (repository?.name ?? ''));
+      return { leftovers, busyJobIds: agent.busyJobIds, problems: [] };
+    }),
+    removeLeftovers: answer(({ leftovers }) => {
+      agent.leftovers = agent.leftovers.filter((each) => !leftovers.some(({ name }) => name === each.name));
+      return {
+        leftovers: leftovers.map((each) => ({ ...each, state: LeftoverState.LEFTOVER_STATE_REMOVED })),
+      };
+    }),
   };
   const service = { name: 'holdfast.agent.v1.AgentService', definition: AgentServiceService, implementation };
   let server: RunningServer = await serve(given.address, [service], silentLogger);
@@ -137,6 +153,8 @@ export async function startFakeAgent(given: {
     repositoryProblem: undefined,
     repositoryId: randomUUID(),
     deaf: false,
+    leftovers: [],
+    busyJobIds: [],
     script: [],
     forgetJobs: () => {
       for (const job of jobs.values()) job.cut();

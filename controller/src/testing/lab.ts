@@ -47,6 +47,7 @@ type Method<Request, Response> = (
 export interface Lab {
   readonly directory: string;
   readonly state: TestState;
+  readonly address: Address;
   readonly clients: Clients;
   startAgent(name: string, zone: string): Promise<FakeAgent>;
   /** Makes zone `z1` with host `h1`, repository `r1` and a running domain `vm`. */
@@ -102,6 +103,7 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
   return {
     directory,
     state,
+    address,
     clients,
     startAgent,
     furnish: async () => {
