@@ -18,7 +18,7 @@ INSTALLED := node_modules/.installed
 GENERATED := proto/gen/image.binpb
 PROTO_FILES := $(shell find proto/holdfast -name '*.proto') buf.yaml buf.gen.yaml
 
-.PHONY: help setup demo test acceptance test-long check bench clean
+.PHONY: help setup demo test acceptance test-long check bench soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-long  every combination of features, and tests that wait for minutes'
 	@echo 'make check      types, lint, format and the contract'
 	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
+	@echo 'make soak       random work and random kills for an hour (HOLDFAST_SOAK_MINUTES, HOLDFAST_SEED)'
 	@echo 'make setup      what the others need: npm packages, stubs, Debian packages, the guest image'
 	@echo 'make clean      remove everything that was installed, generated or cached in the checkout'
 
@@ -49,6 +50,9 @@ test-long: setup
 bench: setup
 	@$(LAB) node test/bench/bench.ts
 
+soak: setup
+	@$(LAB) node test/faults/soak/soak.ts --minutes $(or $(HOLDFAST_SOAK_MINUTES),60) $(if $(HOLDFAST_SEED),--seed $(HOLDFAST_SEED))
+
 check: $(GENERATED)
 	@npm run --silent types
 	@npm run --silent lint
@@ -58,7 +62,7 @@ check: $(GENERATED)
 
 clean:
 	@if [ -e $(INSTALLED) ]; then $(LAB) node test/lab/sweep.ts; fi
-	@rm -rf node_modules proto/gen .cache bench.json
+	@rm -rf node_modules proto/gen .cache bench.json soak.json
 
 $(INSTALLED): package-lock.json package.json $(wildcard */package.json)
 	@command -v npm >/dev/null || { echo 'npm is missing. Install it: apt-get install nodejs npm' >&2; exit 1; }
