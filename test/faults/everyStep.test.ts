@@ -49,8 +49,8 @@ describe('a backup that is killed at every step', function () {
     if (how.victims !== '') {
       await until('the kill, or the end', 60_000, async () => {
         if (agent.pid() === 0) return true;
-        const { state } = await client.getOperation(id);
-        return state >= OperationState.OPERATION_STATE_SUCCEEDED ? true : undefined;
+        const { endTime } = await client.getOperation(id);
+        return endTime !== undefined ? true : undefined;
       });
       if (agent.pid() === 0) await agent.start();
     }
