@@ -45,23 +45,34 @@ interface QmpMessage {
   readonly data?: unknown;
 }
 
-const CONNECT_DEADLINE_MS = 10_000;
+const CONNECT_DEADLINE_MS = 30_000;
+const GREETING_DEADLINE_MS = 5_000;
 const COMMAND_DEADLINE_MS = 30_000;
 
 /**
- * Connects to a monitor that listens on a unix socket, or is about to.
+ * Connects to a monitor that listens on a unix socket, or is about to. A connection that QEMU takes while it is still
+ * starting may never be answered (seen with 7.2 on an emulated host); the next one is.
  *
- * @throws HoldfastError QEMU_FAILED when nobody greets within ten seconds.
+ * @param greetingMs how long a connection may go without an answer before another one is made
+ * @throws HoldfastError QEMU_FAILED when none was answered in thirty seconds.
  */
-export async function connectQmp(path: string, logger: Logger, signal: AbortSignal): Promise<Qmp> {
+export async function connectQmp(
+  path: string,
+  logger: Logger,
+  signal: AbortSignal,
+  greetingMs = GREETING_DEADLINE_MS,
+): Promise<Qmp> {
   const deadline = Date.now() + CONNECT_DEADLINE_MS;
   for (;;) {
     signal.throwIfAborted();
     const socket = await tryConnect(path);
-    if (socket !== undefined) {
-      const qmp = talk(socket, logger);
-      await qmp.execute('qmp_capabilities');
-      return qmp;
+    const qmp = socket && talk(socket, logger);
+    try {
+      await qmp?.execute('qmp_capabilities', {}, greetingMs);
+      if (qmp !== undefined) return qmp;
+    } catch (error) {
+      qmp?.close();
+      if (Date.now() > deadline) throw error;
     }
     if (Date.now() > deadline) throw new HoldfastError('QEMU_FAILED', `No QEMU answers on ${path}.`);
     await sleep(20);
