@@ -20,6 +20,7 @@ import { MiB } from '../lab/spec.ts';
 import { isStart } from './support/events.ts';
 import { requireSameContent } from './support/images.ts';
 import { nasbackup, restoreAsCloudStack } from './support/nasbackup.ts';
+import { controllerEnvironment, pageOf } from './support/page.ts';
 
 const HOLDFAST = path.resolve(import.meta.dirname, '../../cli/bin/holdfast');
 /** So that there is time to do something in the middle. */
@@ -105,6 +106,16 @@ describe('a repository on a CephFS', () => {
     const good = `${ceph.monitors}:/${exported('odd')}`;
     const secure = ['--option', 'ms_mode=prefer-crc', '--option', `fs=${ceph.fileSystem}`];
     await execa(HOLDFAST, [...flags, ...added, ...password, '--address', good, ...secure]);
+    const page = await pageOf('docs/repositories.md');
+    const step = async (which: RegExp, words: Readonly<Record<string, string>>): Promise<string> => {
+      const all = { home: 'z1', ...words };
+      const { exitCode, stdout, stderr } = await page.command(which, all, controllerEnvironment(holdfast));
+      assert.equal(exitCode, 0, `${stdout}${stderr}`);
+      return stdout;
+    };
+    await step(/--type ceph/, { 'mon1:6789,mon2:6789:/backups': `${ceph.monitors}:/nas`, FILE: file });
+    const here = await holdfast.restoreDirectory();
+    assert.match(await step(/^holdfast repository list/m, { '/mnt/nas': here }), /files[^]*here/);
     await rm(file);
     const shown = await execa(HOLDFAST, [...flags, 'repository', 'show', 'odd']);
     assert.match(shown.stdout, /ceph[^]*ms_mode=prefer-crc/);

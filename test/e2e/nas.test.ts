@@ -1,47 +1,51 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
-import path from 'node:path';
 import { succeeded } from '../harness/follow.ts';
 import { useNas } from './support/nas.ts';
 
 /** One boot for all of it: an emulated host takes its time. More of it is in test/e2e-long/nas.test.ts. */
-describe('repositories on real NFS and CIFS servers', () => {
-  const nas = useNas();
+describe('repositories on real NFS and CIFS servers, mounted by an agent under AppArmor', () => {
+  const nas = useNas({
+    domains: [{ name: 'stopped' }, { name: 'pulled', start: true }, { name: 'pushed', start: true }],
+    sizeMiB: 4,
+  });
 
   it('what cannot be used is refused before anything is touched', async () => {
-    const { cifs, nfs, refused, samba } = nas;
+    const { cifs, mounts, nfs, refused, samba } = nas;
     const password = `${samba.password}?`;
     const wrong = { ...cifs('//10.0.2.2/backups'), credentials: { username: 'nas', password, domain: '' } };
-    await refused(nfs('/nowhere'), 'MOUNT_FAILED', /No such file/i);
-    await refused(nfs('/readonly'), 'REPOSITORY_UNUSABLE', /read-only|cannot be written/i);
-    await refused({ ...nfs('/backups'), mountOptions: ['exec'] }, 'INVALID_REQUEST', /exec/);
-    await refused(wrong, 'MOUNT_FAILED', /Permission denied/i);
+    await Promise.all([
+      refused(nfs('/nowhere'), 'MOUNT_FAILED', /No such file/i),
+      refused(nfs('/readonly'), 'REPOSITORY_UNUSABLE', /read-only|cannot be written/i),
+      refused({ ...nfs('/backups'), mountOptions: ['exec'] }, 'INVALID_REQUEST', /exec/),
+      refused(wrong, 'MOUNT_FAILED', /Permission denied/i),
+    ]);
+    assert.doesNotMatch(await mounts(), /private-/);
   });
 
-  it('stopped domains are backed up, verified and restored, over NFS and over CIFS', async () => {
-    const { backup, ganesha, host, mounts, nothingLeft, passwordIsHidden, proveWhole, samba } = nas;
-    const toNfs = async (): Promise<void> => {
+  it('domains are backed up to them, a stopped one, a running one by pull and one by push, and nothing is denied', async () => {
+    const { backup, ganesha, host, mounts, nothingLeft, samba } = nas;
+    const { passwordIsHidden, proveStored, requireConfined, transportOf } = nas;
+    await requireConfined(2);
+    const stopped = async (): Promise<void> => {
       const checked = { 'nas.backup.integrity.check': 'true' };
-      const followed = await backup('nfs', 'one', checked, async () => {
+      const followed = await backup('nfs', 'stopped', checked, async () => {
         assert.match(await mounts(), / nfs4 rw,nosuid,nodev,noexec,.*vers=4\.2,.*hard/);
       });
-      await proveWhole(ganesha, 'one', succeeded(followed));
+      await proveStored(ganesha, 'stopped', succeeded(followed));
     };
-    const toCifs = async (): Promise<void> => {
-      const followed = await backup('cifs', 'two', {}, passwordIsHidden);
-      await proveWhole(samba, 'two', succeeded(followed));
+    const pulled = async (): Promise<void> => {
+      const followed = await backup('cifs', 'pulled', { 'nas.backup.transport': 'pull' }, passwordIsHidden);
+      await proveStored(samba, 'pulled', succeeded(followed));
+      assert.equal(await transportOf(followed), 'pull');
     };
-    await toNfs();
-    await toCifs();
+    const pushed = async (): Promise<void> => {
+      const followed = await backup('nfs', 'pushed', { 'nas.backup.transport': 'push' });
+      await proveStored(ganesha, 'pushed', succeeded(followed));
+      assert.equal(await transportOf(followed), 'push');
+    };
+    await Promise.all([stopped(), pulled(), pushed()]);
+    await requireConfined(2);
     assert.ok(!(await host.logs()).includes(samba.password));
-    await nothingLeft();
-  });
-
-  it('a NAS with another file system than last time is refused', async () => {
-    const { ganesha, nothingLeft, space } = nas;
-    await ganesha.replaceFiles();
-    await assert.rejects(space('nfs'), { reason: 'REPOSITORY_MISMATCH' });
-    assert.deepEqual(await readdir(path.join(ganesha.files, 'backups')), []);
     await nothingLeft();
   });
 });

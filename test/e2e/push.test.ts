@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import type { UpdateOperationRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { ListOperationsRequest, type UpdateOperationRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { nothingLeft } from '../faults/support/nothingLeft.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { succeeded } from '../harness/follow.ts';
@@ -13,6 +13,7 @@ import { isStart } from './support/events.ts';
 import { PASSPHRASE } from './support/features.ts';
 import { filesDisk } from './support/guests.ts';
 import { compressedClusters, imageInfo, requireSameContent } from './support/images.ts';
+import { controllerEnvironment, pageOf, type Page } from './support/page.ts';
 
 const push = { 'nas.backup.transport': 'push' };
 const encrypted = {
@@ -35,6 +36,10 @@ describe('a pushed backup', () => {
   const fixture = useHoldfast({
     lab: { qemuUser: 'libvirt-qemu', mounts: 'shared' },
     guest: { disks: [filesDisk, thin('vdb'), thin('vdc')], writerMiBPerSecond: 1 },
+  });
+  let page: Page;
+  before(async () => {
+    page = await pageOf('docs/transport.md');
   });
   afterEach(() => nothingLeft(fixture.lab, fixture.holdfast));
 
@@ -105,6 +110,12 @@ describe('a pushed backup', () => {
       if (!isStart(event, Stage.STAGE_BLOCKJOB)) return;
       // The smallest disk is through before any limit takes hold; then its part is the others'.
       await shown(2 * MiB);
+      const looked = await page.command(
+        /^virsh blockjob/m,
+        { 'web vda': `${guest.uuid} vdb` },
+        { LIBVIRT_DEFAULT_URI: lab.libvirtUri },
+      );
+      assert.match(looked.stdout, /Bandwidth limit: 2097152 bytes/, looked.stderr);
       await update({ $case: 'bandwidthLimitMibps', value: 6n });
       await shown(3 * MiB);
       await update({ $case: 'paused', value: true });
@@ -119,6 +130,22 @@ describe('a pushed backup', () => {
       ['PAUSED_BY_LIMIT'],
     );
     await requireRestorable(operation.backupId);
+  });
+
+  it('is asked for as the page says', async () => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const { operations, zones } = client;
+    const words = { web: guest.name, home: 'z1' };
+    const typed = await page.command(/--transport push/, words, controllerEnvironment(holdfast));
+    assert.equal(typed.exitCode, 0, `${typed.stdout}${typed.stderr}`);
+    const { settings } = await client.call(zones.getSettings.bind(zones), { zone: 'z1' });
+    await client.setSettings('z1', {}, Object.keys(push));
+    assert.equal(settings.find(({ key }) => key in push)?.value, 'push');
+    const newest = ListOperationsRequest.fromPartial({ zone: 'z1', pageSize: 1 });
+    const listed = await client.call(operations.listOperations.bind(operations), newest);
+    const { manifest } = await client.getBackup(listed.operations[0]?.backupId ?? '');
+    assert.equal(manifest?.transport, 'push');
   });
 
   it('is what auto takes when there is too little scratch space, and says so', async () => {

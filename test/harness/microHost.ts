@@ -42,13 +42,13 @@ const ALONE: AgentStart = {
 };
 
 /**
- * Boots a micro-VM and adds it to a new zone of the controller. It ends with the lab.
+ * Boots a micro-VM and adds it to a new zone of the controller, which may be starting meanwhile. It ends with the lab.
  *
  * @param prepare what is done in the micro-VM while its agent starts
  */
 export async function startMicroHost(
   lab: Lab,
-  client: Client,
+  connected: Client | Promise<Client>,
   prepare: (vm: MicroVm) => Promise<unknown>,
   agent: AgentStart = ALONE,
 ): Promise<MicroHost> {
@@ -58,16 +58,15 @@ export async function startMicroHost(
   const options = ['--host-name', hostName, '--listen', `127.0.0.1:${AGENT_PORT}`];
   const logs = async () =>
     vm.sh(`${agent.log}; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true`);
-  await Promise.all([agent.start(vm, zone, options), prepare(vm)]).catch(async (error: unknown) => {
+  // Programs that are read from the machine for the first time take longer than the agent gives them.
+  const readPrograms = 'qemu-storage-daemon --version; qemu-img --version; virsh -q version --daemon';
+  const prepared = vm.sh(readPrograms, START_MILLISECONDS).then(() => prepare(vm));
+  await Promise.all([agent.start(vm, zone, options), prepared]).catch(async (error: unknown) => {
     throw new Error(`${String(error)} ${await logs()}`, { cause: error });
   });
+  const client = await connected;
   const { zones, hosts } = client;
   await client.call(zones.createZone.bind(zones), { name: zone });
-  // Programs that are read from the machine for the first time take longer than the agent gives them.
-  await vm.sh(
-    'qemu-storage-daemon --version; qemu-img --version; virsh -q version --daemon',
-    START_MILLISECONDS,
-  );
   await firstAnswer(vm);
   await until(
     'The controller knows the agent in the micro-VM',

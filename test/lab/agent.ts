@@ -6,8 +6,15 @@ import type { Virsh } from './virsh.ts';
 export interface GuestAgent {
   /** One command, by its own name; returns what is under `return`. Throws what the agent or libvirt answers. */
   command(execute: string, args?: object): Promise<unknown>;
-  /** Runs a program in the guest and waits for its end; default deadline 30 s. */
-  exec(argv: readonly [string, ...string[]], milliseconds?: number): Promise<ExecResult>;
+  /**
+   * Runs a program in the guest and waits for its end; default deadline 30 s. Whether it has ended is asked every 100 ms,
+   * or as often as `pauseMilliseconds` says.
+   */
+  exec(
+    argv: readonly [string, ...string[]],
+    milliseconds?: number,
+    pauseMilliseconds?: number,
+  ): Promise<ExecResult>;
   /** Writes a file in the guest and waits until it is on the disk. */
   writeFile(path: string, text: string): Promise<void>;
   readFile(path: string): Promise<string>;
@@ -35,13 +42,14 @@ export function guestAgent(virsh: Virsh, uuid: string): GuestAgent {
     return answer.return;
   };
 
-  const exec: GuestAgent['exec'] = async ([program, ...rest], milliseconds = 30_000) => {
+  const exec: GuestAgent['exec'] = async ([program, ...rest], milliseconds = 30_000, pauseMilliseconds) => {
     const started = await command('guest-exec', { path: program, arg: rest, 'capture-output': true });
     const { pid } = started as { pid: number };
-    const status = await until(`${program} in the guest ends`, milliseconds, async () => {
+    const ended = async () => {
       const answer = (await command('guest-exec-status', { pid })) as ExecStatus;
       return answer.exited ? answer : undefined;
-    });
+    };
+    const status = await until(`${program} in the guest ends`, milliseconds, ended, pauseMilliseconds);
     const text = (data: string | undefined) => Buffer.from(data ?? '', 'base64').toString();
     return {
       exitCode: status.exitcode ?? -1,

@@ -60,7 +60,8 @@ export async function startMicroVm(lab: Lab, { init = 'script' }: MicroVmOptions
     ...guest,
     agentAddress,
     sh: async (script, milliseconds = 60_000) => {
-      const { exitCode, stdout, stderr } = await guest.exec(['/bin/sh', '-ec', script], milliseconds);
+      // Asking takes from an emulated processor what the script could have.
+      const { exitCode, stdout, stderr } = await guest.exec(['/bin/sh', '-ec', script], milliseconds, 400);
       if (exitCode !== 0)
         throw new Error(`In the micro-VM, exit code ${exitCode} of: ${script}\n${stdout}${stderr}`);
       return stdout;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
+import { execa } from 'execa';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import {
   AddRepositoryRequest,
@@ -15,25 +16,37 @@ import { startMicroHost, type MicroHost } from '../../harness/microHost.ts';
 import { until } from '../../lab/deadline.ts';
 import { startGanesha } from '../../lab/ganesha.ts';
 import { startLab, type Lab } from '../../lab/lab.ts';
+import type { MicroVm } from '../../lab/microVm.ts';
 import type { Nas } from '../../lab/nas.ts';
 import { startSamba, type Samba } from '../../lab/samba.ts';
 import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { isStart } from './events.ts';
 
 export const IMAGES = '/var/lib/libvirt/images';
-export const DOMAINS = ['one', 'two'];
 export const MINUTE = 60_000;
 
-/** Two domains with a boot sector that halts (cli, hlt), and noise: all that a backup needs. */
-const PREPARATION = `mkdir -p ${IMAGES}; cd ${IMAGES}
-  head -c 16M /dev/urandom >raw
-  printf '\\372\\364\\353\\375' | dd conv=notrunc of=raw status=none
-  printf '\\125\\252' | dd conv=notrunc of=raw bs=1 seek=510 status=none
-  for name in ${DOMAINS.join(' ')}; do
-    qemu-img convert -f raw -O qcow2 raw $name.qcow2
+/** A domain's disk has noise, and its BIOS is nothing but `hlt`: all that a backup needs, and no work for the host. */
+const preparation = (domains: readonly NasDomain[], mib: number): string => `mkdir -p ${IMAGES}; cd ${IMAGES}
+  head -c 64K /dev/zero | tr '\\0' '\\364' >halt.rom
+  for name in ${domains.map(({ name }) => name).join(' ')}; do
+    head -c ${mib}M /dev/urandom >$name.raw
     virsh -q define /run/$name.xml
   done
-  rm raw`;
+  for name in ${domains.flatMap(({ name, start }) => (start === true ? [name] : [])).join(' ')}; do
+    virsh -q start $name
+  done`;
+
+/** A domain of the emulated host, whose disk never changes. */
+export interface NasDomain {
+  readonly name: string;
+  readonly start?: boolean;
+}
+
+export interface NasOptions {
+  readonly domains: readonly NasDomain[];
+  /** Of each domain's disk. */
+  readonly sizeMiB: number;
+}
 
 /** NFS and CIFS servers and an emulated host that mounts them, filled before the first test of the describe. */
 export interface NasFixture {
@@ -53,20 +66,26 @@ export interface NasFixture {
     settings?: Record<string, string>,
     onCopy?: (jobId: string) => Promise<void>,
   ) => Promise<Followed>;
+  /** How the data of a backup left the domain: pull, push or direct. */
+  readonly transportOf: (followed: Followed) => Promise<string | undefined>;
   /** Mounted repositories, as in /proc/mounts; '' when there are none. */
   readonly mounts: () => Promise<string>;
   /** No mount, no process of a job and no folder is left, on the host and on the server. */
   readonly nothingLeft: () => Promise<void>;
-  /** The backup of a stopped domain holds what its image does, by all three: the server's files, verify and restore. */
-  readonly proveWhole: (nas: Nas, domain: string, operation: Operation) => Promise<void>;
-  /** Adding the repository is refused, and leaves no mount. */
+  /** The image of a backup, as it lies on the server, holds what the domain's disk does. */
+  readonly proveStored: (nas: Nas, domain: string, operation: Operation) => Promise<void>;
+  /** The same of an image that is verified, restored, and compared on the host. */
+  readonly proveRestored: (domain: string, operation: Operation) => Promise<void>;
+  /** Adding the repository is refused. */
   readonly refused: (more: Partial<AddRepositoryRequest>, reason: string, message: RegExp) => Promise<void>;
+  /** libvirtd and this many domains are confined by profiles that are enforced, and nothing was denied so far. */
+  readonly requireConfined: (domains: number) => Promise<void>;
   /** Samba's password is in no argument, environment, mount option and file of the host while it is mounted. */
   readonly passwordIsHidden: () => Promise<void>;
 }
 
-/** Inside `describe`: the servers, the host with two domains that are shut off, and the repositories nfs and cifs. */
-export function useNas(): NasFixture {
+/** Inside `describe`: the servers, the host with its domains, and the repositories nfs and cifs. */
+export function useNas({ domains, sizeMiB }: NasOptions): NasFixture {
   const stack = new AsyncDisposableStack();
   let lab: Lab;
   let holdfast: Holdfast;
@@ -76,26 +95,34 @@ export function useNas(): NasFixture {
   before(async function () {
     this.timeout(8 * MINUTE);
     lab = stack.use(await startLab());
-    holdfast = stack.use(await startHoldfast(lab, { clientDeadlineMs: 150_000 }));
-    [ganesha, samba] = await Promise.all([startGanesha(), startSamba()]);
-    stack.use(ganesha);
-    stack.use(samba);
-    host = await startMicroHost(lab, holdfast.client, async (vm) => {
-      for (const name of DOMAINS) await vm.writeFile(`/run/${name}.xml`, domainXml(name));
-      await vm.sh(PREPARATION, 3 * MINUTE);
+    const starting = startHoldfast(lab, { clientDeadlineMs: 150_000 }).then((started) => {
+      holdfast = stack.use(started);
+      return holdfast.client;
     });
-    await add('nfs', nfs('/backups'));
-    const shown = await add('cifs', cifs(String.raw`\\10.0.2.2\backups`));
+    [host, ganesha, samba] = await Promise.all([
+      startMicroHost(lab, starting, prepare),
+      startGanesha().then((started) => stack.use(started)),
+      startSamba().then((started) => stack.use(started)),
+      starting,
+    ]);
+    const [, shown] = await Promise.all([
+      add('nfs', nfs('/backups')),
+      add('cifs', cifs(String.raw`\\10.0.2.2\backups`)),
+    ]);
     assert.equal(shown?.address, '//10.0.2.2/backups');
   });
   after(() => stack.disposeAsync());
   beforeEach(function () {
-    this.currentTest?.timeout(5 * MINUTE);
+    this.currentTest?.timeout(8 * MINUTE);
   });
   afterEach(async function () {
     if (this.currentTest?.state === 'failed') console.error((await host.logs()).slice(-20_000));
   });
 
+  async function prepare(vm: MicroVm): Promise<void> {
+    const files = domains.map(({ name }) => `cat >/run/${name}.xml <<'XML'\n${domainXml(name)}XML\n`);
+    await vm.sh(`${files.join('')}${preparation(domains, sizeMiB)}`, 5 * MINUTE);
+  }
   async function add(name: string, more: Partial<AddRepositoryRequest>): Promise<Repository | undefined> {
     const { repositories } = holdfast.client;
     const request = AddRepositoryRequest.fromPartial({ zone: host.zone, name, ...more });
@@ -116,6 +143,8 @@ export function useNas(): NasFixture {
     const { client } = holdfast;
     return client.call(client.repositories.getRepository.bind(client.repositories), { name });
   };
+  /** One after the other: to find a domain is a dozen of processes, which an emulated host takes its time for. */
+  let asked: Promise<unknown> = Promise.resolve();
   const backup = async (
     repository: string,
     domain: string,
@@ -123,9 +152,14 @@ export function useNas(): NasFixture {
     onCopy?: (jobId: string) => Promise<void>,
   ): Promise<Followed> => {
     const { client } = holdfast;
-    const { id } = await client.startBackup({ zone: host.zone, domain, repository, settings });
+    const request = { zone: host.zone, domain, repository, settings };
+    const accepted = asked.then(() => client.startBackup(request));
+    asked = accepted.catch(() => undefined);
+    const { id } = await accepted;
     return client.follow(id, (event) => (isStart(event, Stage.STAGE_BLOCKJOB) ? onCopy?.(id) : undefined));
   };
+  const transportOf = async (followed: Followed): Promise<string | undefined> =>
+    (await holdfast.client.getBackup(succeeded(followed).backupId)).manifest?.transport;
   const mounts = () => host.vm.sh('grep -E " (nfs4?|cifs|smb3) " /proc/mounts || true');
   const nothingLeft = async (): Promise<void> => {
     let found = '';
@@ -148,16 +182,24 @@ export function useNas(): NasFixture {
       );
     }
   };
-  const proveWhole = async (nas: Nas, domain: string, { backupId }: Operation): Promise<void> => {
-    const { client } = holdfast;
-    const { path: folder } = await client.getBackup(backupId);
-    const files = await readdir(path.join(nas.files, 'backups', folder));
+  const proveStored = async (nas: Nas, domain: string, { backupId }: Operation): Promise<void> => {
+    const { path: folder } = await holdfast.client.getBackup(backupId);
+    const directory = path.join(nas.files, 'backups', folder);
+    const files = await readdir(directory);
     assert.ok(files.includes('manifest.json') && files.includes('vda.qcow2'), files.join());
+    const raw = path.join(holdfast.directory, `${backupId}.raw`);
+    await execa('qemu-img', ['convert', '-O', 'raw', path.join(directory, 'vda.qcow2'), raw]);
+    const [stored] = (await execa('sha256sum', [raw])).stdout.split(' ');
+    const [source] = (await host.vm.sh(`sha256sum ${IMAGES}/${domain}.raw`)).split(' ');
+    assert.equal(stored, source);
+  };
+  const proveRestored = async (domain: string, { backupId }: Operation): Promise<void> => {
+    const { client } = holdfast;
     succeeded(await client.verifyBackup({ backupId }));
     const directory = `/var/lib/restored/${backupId}`;
     await host.vm.sh(`mkdir -p ${directory}`);
     succeeded(await client.restoreBackup({ backupId, host: host.hostName, directory }));
-    await host.vm.sh(`qemu-img compare ${IMAGES}/${domain}.qcow2 ${directory}/*vda*`);
+    await host.vm.sh(`qemu-img compare -f raw ${IMAGES}/${domain}.raw ${directory}/*vda*`);
   };
   const refused = async (more: Partial<AddRepositoryRequest>, reason: string, message: RegExp) => {
     await assert.rejects(add('refused', more), (error: { reason: string; message: string }) => {
@@ -166,7 +208,18 @@ export function useNas(): NasFixture {
       assert.ok(!error.message.includes(samba.password));
       return true;
     });
-    assert.doesNotMatch(await mounts(), /private-/);
+  };
+
+  const requireConfined = async (running: number): Promise<void> => {
+    const { vm } = host;
+    const profiles = await vm.sh(
+      `for pid in $(pgrep -x libvirtd) $(pgrep -f '^/usr/bin/qemu-system-x86_64.*guest='); do
+        cat /proc/$pid/attr/current
+      done`,
+    );
+    const domain = String.raw`(libvirt-[-0-9a-f]{36} \(enforce\)\n)`;
+    assert.match(profiles, new RegExp(`^libvirtd \\(enforce\\)\\n${domain}{${running}}$`));
+    assert.equal(await vm.sh('dmesg | grep "apparmor=.DENIED" || true'), '');
   };
 
   async function passwordIsHidden(): Promise<void> {
@@ -198,7 +251,8 @@ export function useNas(): NasFixture {
     get host() {
       return host;
     },
-    ...{ nfs, cifs, space, backup, mounts, nothingLeft, proveWhole, refused, passwordIsHidden },
+    ...{ nfs, cifs, space, backup, transportOf, mounts, nothingLeft, proveStored, proveRestored },
+    ...{ refused, requireConfined, passwordIsHidden },
   };
 }
 
@@ -208,12 +262,12 @@ export function domainXml(name: string): string {
   <name>${name}</name>
   <uuid>${randomUUID()}</uuid>
   <memory unit='MiB'>32</memory>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <os><type arch='x86_64' machine='pc'>hvm</type><loader type='rom'>${IMAGES}/halt.rom</loader></os>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <disk type='file' device='disk'>
-      <driver name='qemu' type='qcow2'/>
-      <source file='${IMAGES}/${name}.qcow2'/><target dev='vda' bus='virtio'/>
+      <driver name='qemu' type='raw'/>
+      <source file='${IMAGES}/${name}.raw'/><target dev='vda' bus='virtio'/>
     </disk>
     <controller type='usb' model='none'/>
     <memballoon model='none'/>

@@ -1,8 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import type { Holdfast } from '../../harness/holdfast.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
+
+/** The environment in which `holdfast` finds a controller. */
+export function controllerEnvironment({ controller: { address } }: Holdfast): Record<string, string> {
+  return address.kind === 'unix' ? { HOLDFAST_CONTROLLER: `unix:${address.path}` } : {};
+}
 
 /** What a command of a page came to. */
 export interface CommandEnd {
@@ -14,7 +20,7 @@ export interface CommandEnd {
 /** A page of the documentation whose commands are run as they stand there. */
 export interface Page {
   /**
-   * Runs the first block of commands that matches, in a shell that stops at an error.
+   * Runs the first block of commands that matches, in a shell that stops at an error and finds `holdfast`.
    *
    * @param words what a reader would put in the place of a part of the text
    */
@@ -36,7 +42,7 @@ export async function pageOf(file: string): Promise<Page> {
       for (const [word, replacement] of Object.entries(words))
         block = block.replaceAll(word, () => replacement);
       const { exitCode, stdout, stderr } = await execa('bash', ['-euc', block], {
-        env,
+        env: { PATH: `${path.join(ROOT, 'cli/bin')}:${process.env['PATH'] ?? ''}`, ...env },
         reject: false,
         timeout: 120_000,
       });
