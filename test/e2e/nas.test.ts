@@ -43,7 +43,8 @@ describe('repositories on real NFS and CIFS servers, mounted by an agent under A
       await proveStored(ganesha, 'pushed', succeeded(followed));
       assert.equal(await transportOf(followed), 'push');
     };
-    await Promise.all([stopped(), pulled(), pushed()]);
+    // An emulated host that works on one of them answers a controller too late that starts another.
+    for (const taken of [stopped, pulled, pushed]) await taken();
     await requireConfined(2);
     assert.ok(!(await host.logs()).includes(samba.password));
     await nothingLeft();

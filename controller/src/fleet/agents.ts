@@ -21,7 +21,7 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
 /** An agent that is asked a question answers within this, or counts as unreachable. libvirt is behind it. */
-const ASK_DEADLINE_MS = 15 * SECOND;
+const ASK_DEADLINE_MS = 30 * SECOND;
 /** Longer than an agent waits for a NAS, so that its own words arrive. */
 const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
 /** All domains and their storage are asked. */
