@@ -1,3 +1,5 @@
+import { inTurn } from '../process/inTurn.ts';
+
 /** What a job can be told while it runs. Each returns once it took effect in QEMU. */
 export interface Steering {
   /** Bytes of source data a second, holes not counted; 0 is unlimited. */
@@ -36,13 +38,8 @@ export function controlOf(limitMibps: number): Control {
   let steering: Steering | undefined;
   let limit = limitMibps;
   let isPaused = false;
-  let last: Promise<unknown> = Promise.resolve();
-  /** One after the other, so that what QEMU was told last is what was wished last. */
-  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
-    const turn = last.then(work);
-    last = turn.catch(() => undefined);
-    return turn;
-  };
+  /** What QEMU was told last is what was wished last. */
+  const take = inTurn();
   return {
     signal: cancelled.signal,
     get limitMibps() {
@@ -55,24 +52,24 @@ export function controlOf(limitMibps: number): Control {
       cancelled.abort(new JobCancelled('The operation was cancelled.'));
     },
     setLimit: (mibps) =>
-      inTurn(async () => {
+      take(async () => {
         limit = mibps;
         await steering?.setLimit(mibps * MIB);
       }),
     setPaused: (wanted) =>
-      inTurn(async () => {
+      take(async () => {
         if (wanted === isPaused) return;
         await (wanted ? steering?.pause() : steering?.resume());
         isPaused = wanted;
       }),
     steer: (taker, begin) =>
-      inTurn(async () => {
+      take(async () => {
         await taker.setLimit(limit * MIB);
         await begin();
         if (isPaused) await taker.pause();
         steering = taker;
         return () =>
-          inTurn(() => {
+          take(() => {
             steering = undefined;
             return Promise.resolve();
           });

@@ -2,6 +2,7 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { isUuid } from '@holdfast/common/uuid.ts';
+import { inTurn } from '../process/inTurn.ts';
 
 /**
  * Keeps a controller that was replaced from commanding a job that its successor took over. The newest epoch of a job is
@@ -21,13 +22,8 @@ export interface Epochs {
 /** @param root has a directory for each job, named by its id; those that are missing are made */
 export function epochs(root: string): Epochs {
   const newest = new Map<string, bigint>();
-  let last: Promise<unknown> = Promise.resolve();
-  /** One after the other, so that a lower epoch is never written over a higher one. */
-  const inTurn = (work: () => Promise<void>): Promise<void> => {
-    const turn = last.then(work);
-    last = turn.catch(() => undefined);
-    return turn;
-  };
+  /** A lower epoch is never written over a higher one. */
+  const write = inTurn();
   const require = async (jobId: string, epoch: bigint): Promise<void> => {
     if (!isUuid(jobId)) throw new HoldfastError('INVALID_REQUEST', 'job_id must be a UUID.');
     const known = newest.get(jobId) ?? (await readEpoch(epochFile(root, jobId)));
@@ -40,7 +36,7 @@ export function epochs(root: string): Epochs {
   return {
     require,
     accept: (jobId, epoch) =>
-      inTurn(async () => {
+      write(async () => {
         await require(jobId, epoch);
         if (newest.get(jobId) === epoch) return;
         await mkdir(join(root, jobId), { recursive: true, mode: 0o700 });

@@ -2,6 +2,7 @@ import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JournaledRef } from '../repository/repository.ts';
 import type { UndoAction } from './undo.ts';
+import { inTurn } from '../process/inTurn.ts';
 
 /** A line of a job's journal: what happened, what was made, and how far the last step got. */
 export type JournalEntry =
@@ -62,20 +63,13 @@ export function isTerminal(event: OperationEvent): boolean {
 
 /** One append after the other, so that lines never mix. */
 function inOrder(file: FileHandle): Journal {
-  let last: Promise<void> = Promise.resolve();
+  const take = inTurn();
   const write = async (entry: JournalEntry): Promise<void> => {
     await file.write(`${JSON.stringify(entry)}\n`);
     await file.datasync();
   };
   return {
-    append: (entry) => {
-      const next = last.then(() => write(entry));
-      last = next.catch(() => undefined);
-      return next;
-    },
-    close: async () => {
-      await last;
-      await file.close();
-    },
+    append: (entry) => take(() => write(entry)),
+    close: () => take(() => file.close()),
   };
 }

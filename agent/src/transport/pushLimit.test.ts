@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { scriptedVirsh } from '../testing/virsh.ts';
 import { pushLimit } from './pushLimit.ts';
 
@@ -55,6 +56,27 @@ describe('the limit of a push', () => {
     assert.equal(limit.complaints().size, 0);
     await limit.setLimit(20 * MIB);
     assert.match(limit.complaints().get('vda') ?? '', /20971520 bytes/);
+  });
+
+  it('that changes while a part of the old one is being set ends as what was wished last', async () => {
+    const { virsh, limits } = libvirtThat(() => true);
+    // The higher the limit, the longer libvirt takes: an order of its own.
+    const unequal = async (args: readonly string[]): ReturnType<typeof virsh.attempt> => {
+      for (let turn = 0; turn < Math.log2(Number(args[4] ?? 1)); turn += 1) await nextTurn();
+      return virsh.attempt(args);
+    };
+    const limit = pushLimit({ ...virsh, attempt: unequal }, UUID, ['vda', 'vdb'], '');
+    await limit.setLimit(50 * MIB);
+    await limit.begin();
+    // Found by the look, which sets it again; meanwhile the pause comes.
+    limits.set('vda', 7 * MIB);
+    limits.set('vdb', 7 * MIB);
+    const looked = limit.look();
+    for (let turn = 0; turn < 5; turn += 1) await nextTurn();
+    await Promise.all([looked, limit.pause()]);
+    assert.deepEqual([...limits.values()], [1, 1]);
+    await Promise.all([limit.look(), limit.resume(), limit.look()]);
+    assert.deepEqual([...limits.values()], [25 * MIB, 25 * MIB]);
   });
 
   it('that another one changes is set again', async () => {

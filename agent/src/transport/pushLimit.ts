@@ -2,6 +2,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { limitPushJob, pushJob, STANDSTILL_BYTES, type PushJob } from '../libvirt/pushBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import type { Steering } from '../jobs/control.ts';
+import { inTurn } from '../process/inTurn.ts';
 
 /** The limit of a push backup: libvirt knows one for each disk only, so it is divided among those that still run. */
 export interface PushLimit extends Steering {
@@ -33,6 +34,8 @@ export function pushLimit(
   let told = new Map<string, string>();
   /** What libvirt would not take, so that it is not asked again and again. */
   const refused = new Map<string, number>();
+  /** What libvirt was told last is what was wished last, also when that changes while a change is under way. */
+  const tell = inTurn();
 
   /** One disk's part of the limit. libvirt cannot pause these jobs; the smallest limit comes to the same. */
   const share = (): number => {
@@ -41,6 +44,7 @@ export function pushLimit(
     return Math.max(STANDSTILL_BYTES, Math.floor(bytesPerSecond / Math.max(1, running.length)));
   };
   const applyTo = async (target: string): Promise<void> => {
+    // Read when it is told, not when it is asked for.
     const wanted = share();
     const inForce = await limitPushJob(virsh, uuid, target, wanted);
     if (inForce === undefined || inForce.limit === wanted) {
@@ -56,26 +60,27 @@ export function pushLimit(
     told.set(target, message.trim());
   };
   const apply = async (): Promise<void> => {
-    await Promise.all(running.map(applyTo));
+    await tell(() => Promise.all(running.map(applyTo)));
   };
   return {
     begin: async () => {
       running = targets;
       if (bytesPerSecond !== 0 || paused) await apply();
     },
-    look: async () => {
-      const found = await Promise.all(
-        running.map(async (target) => [target, await pushJob(virsh, uuid, target)] as const),
-      );
-      const jobs = new Map(
-        found.flatMap(([target, job]) => (job === undefined ? [] : [[target, job] as const])),
-      );
-      running = [...jobs.keys()];
-      const wanted = share();
-      for (const [target, job] of jobs)
-        if (job.limit !== wanted && refused.get(target) !== wanted) await applyTo(target);
-      return jobs;
-    },
+    look: () =>
+      tell(async () => {
+        const found = await Promise.all(
+          running.map(async (target) => [target, await pushJob(virsh, uuid, target)] as const),
+        );
+        const jobs = new Map(
+          found.flatMap(([target, job]) => (job === undefined ? [] : [[target, job] as const])),
+        );
+        running = [...jobs.keys()];
+        const wanted = share();
+        for (const [target, job] of jobs)
+          if (job.limit !== wanted && refused.get(target) !== wanted) await applyTo(target);
+        return jobs;
+      }),
     pausedSince: () => {
       const lately = pausedLately;
       pausedLately = false;

@@ -36,6 +36,18 @@ describe('the state in PostgreSQL', function () {
     await store.close();
   });
 
+  it('goes on after its connection broke in the middle of a transaction', async () => {
+    const store = await openStore(state.place, MASTER_KEY);
+    const add = store.transact(async (trx) => {
+      await trx.insertInto('zones').values({ name: 'z1', create_time: '' }).execute();
+      await cutOff();
+      await trx.insertInto('zones').values({ name: 'z2', create_time: '' }).execute();
+    });
+    await refused(add, 'STATE_UNAVAILABLE');
+    assert.deepEqual(await store.db.selectFrom('zones').select('name').execute(), []);
+    await store.close();
+  });
+
   it('takes nothing from a controller that was replaced while it was cut off', async () => {
     const old = await openStore(state.place, MASTER_KEY);
     await cutOff();

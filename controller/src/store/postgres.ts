@@ -39,8 +39,9 @@ export async function openPostgres(url: Secret): Promise<Database> {
       getTypeParser: (oid: number, format?: string) => (oid === INT8_OID ? Number : typeParser(oid, format)),
     },
   });
-  // An idle connection that breaks is replaced when one is needed.
+  // An idle connection that breaks is replaced when one is needed; of one at work, the statement says so to who asked.
   pool.on('error', () => undefined);
+  pool.on('connect', (client) => client.on('error', () => undefined));
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: explainingPool(pool) }) });
   return {
     kind: 'postgres',
