@@ -10,37 +10,60 @@ import type { Lab } from '../../lab/lab.ts';
 /** Programs that exist only while something is backed up, checked or restored. */
 const WORKERS = ['runner.ts', 'thawer.ts', 'qemu-storage-daemon', 'qemu-img', 'nbdinfo', 'event'];
 
-/**
- * Throws unless nothing is left of work that has ended: no partial folder, temporary file or lock, no scratch or socket
- * directory, no process, no job of libvirt. What a process leaves as it exits may take a moment.
- *
- * @param mounts the mounts of the test itself, below the directory of Holdfast
- */
+/** What a process leaves as it exits may take a moment. */
+const LEAVING_MS = 20_000;
+
+/** Throws unless nothing is left of work that has ended. */
 export async function nothingLeft(
   lab: Lab,
   holdfast: Holdfast,
   mounts: readonly string[] = [],
 ): Promise<void> {
-  let found: string[] = [];
-  await until('Nothing is left', 20_000, async () => {
-    found = await leftovers(lab, holdfast, mounts);
-    return found.length === 0 ? true : undefined;
-  }).catch(() => undefined);
-  assert.deepEqual(found, []);
+  assert.deepEqual(await leftoversAfter(LEAVING_MS, lab, holdfast, mounts), []);
 }
 
-async function leftovers(lab: Lab, holdfast: Holdfast, mounts: readonly string[]): Promise<string[]> {
+/**
+ * What is left of work that has ended, once that is nothing or the time is over: partial folders, temporary files and
+ * locks, scratch and socket directories, processes, jobs of libvirt, mounts.
+ *
+ * @param mounts the mounts of the test itself, below the directory of Holdfast
+ * @param repository a directory to look at beside the repositories of the zones
+ */
+export async function leftoversAfter(
+  milliseconds: number,
+  lab: Lab,
+  holdfast: Holdfast,
+  mounts: readonly string[] = [],
+  repository?: string,
+): Promise<readonly string[]> {
+  let found: string[] = [];
+  await until('Nothing is left', milliseconds, async () => {
+    found = await leftovers(lab, holdfast, mounts, repository);
+    return found.length === 0 ? true : undefined;
+  }).catch((error: unknown) => {
+    if (found.length === 0) throw error;
+  });
+  return found;
+}
+
+async function leftovers(
+  lab: Lab,
+  holdfast: Holdfast,
+  mounts: readonly string[],
+  other: string | undefined,
+): Promise<string[]> {
   const found: string[] = [];
   for (const agent of holdfast.agents) {
+    const repositories = [holdfast.repository(agent.zone), ...(other === undefined ? [] : [other])];
     for (const directory of [
-      holdfast.repository(agent.zone),
+      ...repositories,
       agent.scratchDirectory,
       path.join(agent.runtimeDirectory, 'jobs'),
       path.join(agent.runtimeDirectory, 'nbd'),
       path.join(agent.stateDirectory, 'locks'),
     ]) {
       const names = await readdir(directory, { recursive: true }).catch(() => []);
-      const isRepository = directory === holdfast.repository(agent.zone);
+      const isRepository = repositories.includes(directory);
       found.push(
         ...names
           .filter((name) => !isRepository || /\.partial|\.tmp$|holdfast-probe/.test(name))

@@ -14,7 +14,7 @@ while :; do
   code=$?
   read -r after _ </proc/uptime
   echo "$before $after $code" >>/run/pulse
-  usleep 100000
+  usleep 20000
 done
 `;
 
