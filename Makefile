@@ -23,7 +23,7 @@ INSTALLED := node_modules/.installed
 GENERATED := proto/gen/image.binpb
 PROTO_FILES := $(shell find proto/holdfast -name '*.proto') buf.yaml buf.gen.yaml
 
-.PHONY: help setup demo test acceptance test-long check bench soak clean
+.PHONY: help setup demo test acceptance test-long faults check bench soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make acceptance the test plan of CloudStack, and the labs'
 	@echo 'make test-long  every combination of features, and tests that wait for minutes'
 	@echo 'make check      types, lint, format and the contract'
+	@echo 'make faults     every fault at every stage, and a table of it: faults.json, docs/reliability.md'
 	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
 	@echo 'make soak       random work and random kills for an hour (HOLDFAST_SOAK_MINUTES, HOLDFAST_SEED)'
 	@echo 'make setup      what the others need: npm packages, stubs, Debian packages, the guest image'
@@ -52,6 +53,11 @@ acceptance: setup
 test-long: setup
 	@$(LAB) $(MOCHA) $(LONG_TESTS)
 
+# In shares: HOLDFAST_SHARD=1/4. To go on where a run ended: HOLDFAST_RESUME=1.
+faults: setup
+	@$(LAB) env HOLDFAST_FAULTS=all HOLDFAST_SHARD=$(or $(HOLDFAST_SHARD),1/1) HOLDFAST_RESUME=$(HOLDFAST_RESUME) \
+		$(MOCHA) 'test/faults/everyStep.test.ts' 'test/faults/matrix/**/*.test.ts'
+
 bench: setup
 	@$(LAB) node test/bench/bench.ts
 
@@ -67,7 +73,7 @@ check: $(GENERATED)
 
 clean:
 	@if [ -e $(INSTALLED) ]; then $(LAB) node test/lab/sweep.ts; fi
-	@rm -rf node_modules proto/gen .cache bench.json soak.json
+	@rm -rf node_modules proto/gen .cache bench.json faults.json soak.json
 
 $(INSTALLED): package-lock.json package.json $(wildcard */package.json)
 	@command -v npm >/dev/null || { echo 'npm is missing. Install it: apt-get install nodejs npm' >&2; exit 1; }

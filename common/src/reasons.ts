@@ -79,6 +79,8 @@ export const reasons = {
   REPOSITORY_FULL: status.RESOURCE_EXHAUSTED,
   /** There is not enough local scratch space to keep the guest's writes safe. */
   SCRATCH_FULL: status.RESOURCE_EXHAUSTED,
+  /** The local scratch space cannot be written to. */
+  SCRATCH_FAILED: status.UNAVAILABLE,
   /** The images did not pass the check, and were not published. */
   CHECK_FAILED: status.DATA_LOSS,
   /** The backup is not as it was published. */

@@ -27,31 +27,38 @@ const PROGRAM = path.join(import.meta.dirname, 'faulty.py');
 /** Debian's own, whose packages have the FUSE library. */
 const PYTHON = '/usr/bin/python3';
 
+interface Daemon {
+  readonly over: boolean;
+  readonly kill: (signal: NodeJS.Signals) => boolean;
+  /** Gives what it wrote to its standard error. */
+  readonly ended: Promise<string>;
+}
+
 /** Mounts `directory` at `point`; both are made. */
 export async function mountFaulty(point: string, directory: string): Promise<Faulty> {
   const faultFile = `${directory}.fault`;
   await mkdir(point, { recursive: true });
   await mkdir(directory, { recursive: true });
   await writeFile(faultFile, '');
-  let daemon: { readonly kill: (signal: NodeJS.Signals) => void; readonly ended: Promise<string> };
-  let isOver = false;
+  let daemon: Daemon;
 
   const isMounted = async (): Promise<boolean> =>
     (await mountsBelow(path.dirname(point))).some((each) => each === point);
   const mount = async (): Promise<void> => {
-    isOver = false;
     const started = execa(PYTHON, [PROGRAM, point, directory, faultFile], { stdin: 'ignore', reject: false });
-    daemon = {
-      kill: (signal) => started.kill(signal),
+    const process = {
+      over: false,
+      kill: (signal: NodeJS.Signals) => started.kill(signal),
       ended: started.then(({ stderr }) => {
-        isOver = true;
+        process.over = true;
         return stderr;
       }),
     };
+    daemon = process;
     await until(`${directory} is mounted`, 20_000, async () =>
-      isOver || (await isMounted()) ? true : undefined,
+      daemon.over || (await isMounted()) ? true : undefined,
     );
-    if (isOver) throw new Error(`${PROGRAM}: ${await daemon.ended}`);
+    if (daemon.over) throw new Error(`${PROGRAM}: ${await daemon.ended}`);
   };
   const unmount = async (): Promise<void> => {
     // What a process that ends has unmounted meanwhile is no error.
@@ -76,7 +83,7 @@ export async function mountFaulty(point: string, directory: string): Promise<Fau
     heal: async () => {
       await writeFile(faultFile, '');
       signal('SIGCONT');
-      if (!isOver) return;
+      if (!daemon.over) return;
       await unmount();
       await mount();
     },

@@ -9,7 +9,7 @@ fi
 # By `env`, because sudo replaces PATH by its own.
 sudo env "PATH=$PATH" "$@"
 status=$?
-for made in .cache bench.json soak.json; do
+for made in .cache bench.json faults.json soak.json; do
   [ -e "$made" ] && sudo chown -R "$(id -u):$(id -g)" "$made"
 done
 exit "$status"

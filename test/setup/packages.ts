@@ -25,6 +25,7 @@ export const packages: readonly string[] = [
   'age', // opens key files the way an operator without Holdfast does
   'busybox-static', // all programs of the guest, and what packs its initramfs
   'e2fsprogs', // the guest's file systems
+  'python3-fusepy', // a file system with faults, as a NAS has them
   'iproute2', // tests that cut a network
   'jq', // reads manifests in the documented restore by hand
   'rsync', // copies a backup the way CloudStack restores one

@@ -55,6 +55,7 @@ async function* restoreFrom(
     context.control,
     {
       job: { kind: 'mirror' },
+      repository: 'read',
       stages: [Stage.STAGE_CONVERT],
       watch: (idleMs) => {
         requireAnswer();

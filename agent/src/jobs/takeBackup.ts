@@ -70,7 +70,11 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
 
   const checked = start.options?.integrityCheck === true;
   if (checked)
-    yield* stage(context, Stage.STAGE_CHECK, check(context, imagesOf(prepared, storedBytes), 'CHECK_FAILED'));
+    yield* stage(
+      context,
+      Stage.STAGE_CHECK,
+      check(context, prepared.repository, imagesOf(prepared, storedBytes), 'CHECK_FAILED'),
+    );
   const written = { ...copied, storedBytes, checked, state };
   return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
 }

@@ -14,7 +14,11 @@ export async function* verifyBackup(context: JobContext, start: VerifyBackupStar
   const repository = await context.openRepository(start.backup.repository);
   try {
     const backup = yield* stage(context, Stage.STAGE_PREPARE, openBackup(repository, start.backup));
-    const disks = yield* stage(context, Stage.STAGE_CHECK, check(context, backup.disks, 'BACKUP_DAMAGED'));
+    const disks = yield* stage(
+      context,
+      Stage.STAGE_CHECK,
+      check(context, repository, backup.disks, 'BACKUP_DAMAGED'),
+    );
     return { result: { $case: 'verification', value: { level: 'metadata', disks } } };
   } finally {
     repository.close();

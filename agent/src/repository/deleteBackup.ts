@@ -23,7 +23,7 @@ export async function deleteBackup(
       `${JSON.stringify(folder)} is not the folder of backup ${backupId}.`,
     );
   }
-  await repository.probe();
+  await repository.recognize();
   const doomed = partialFolder(folder);
   if (await repository.hasFolder(folder)) {
     await requireSame(repository, folder, backupId);
@@ -43,7 +43,7 @@ export async function deleteCloudStackBackup(
   repository: Repository,
   folder: string,
 ): Promise<{ readonly freedBytes: bigint }> {
-  await repository.probe();
+  await repository.recognize();
   const folders = await repository.foldersIn(folder);
   if (folders !== undefined && folders.length > 0) {
     throw new HoldfastError(

@@ -29,6 +29,11 @@ export interface Space {
 export interface Operations {
   /** Proves that the directory is there and that files can be made in it. */
   probe(): Promise<Space>;
+  /**
+   * Proves that the directory is the repository, and writes nothing: what is read or removed must not need space, or a
+   * file system that can be written to.
+   */
+  recognize(): Promise<void>;
   /** Returns once the server has answered a question about its file system, which nobody answers from memory. */
   answers(): Promise<void>;
   /** Does what probe does, then reads the repository's id, which is made when there is none. */
@@ -108,6 +113,10 @@ export function operationsOn(root: string, repositoryId: string): Operations {
 
   return {
     probe,
+    recognize: async () => {
+      await stat(root);
+      if (repositoryId !== '') await requireRepositoryId(root, repositoryId);
+    },
     answers: async () => {
       await statfs(root);
     },

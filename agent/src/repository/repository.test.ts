@@ -123,6 +123,8 @@ describe('a repository', () => {
       reason: 'REPOSITORY_UNUSABLE',
       message: /cannot be written/,
     });
+    // What reads only does not mind.
+    await open(at('ro')).recognize();
     await using _full = await smallFileSystem(at('full'), 'size=1M');
     const repository = open(at('full'));
     await repository.probe();
@@ -130,6 +132,7 @@ describe('a repository', () => {
     assert.deepEqual(await readdir(at('full')), []);
     await repository.writeFile('most', Buffer.alloc(1_000_000));
     await assert.rejects(repository.probe(), { reason: 'REPOSITORY_FULL' });
+    await repository.recognize();
     assert.deepEqual(await readdir(at('full')), ['most']);
   });
 

@@ -149,6 +149,7 @@ export function openRepository(
       users = undefined;
     },
     probe: call('probe'),
+    recognize: call('recognize'),
     answers: call('answers'),
     prepare: call('prepare'),
     makeFolder: call('makeFolder'),

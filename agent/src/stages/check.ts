@@ -1,6 +1,8 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { DiskVerification } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import { checkImage, type Damage, type ImageToCheck } from '../qemu/imageCheck.ts';
+import type { Repository } from '../repository/repository.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 
 export interface CheckDisk extends ImageToCheck {
@@ -8,9 +10,14 @@ export interface CheckDisk extends ImageToCheck {
   readonly storedBytes: number;
 }
 
-/** Checks the images, one after the other. */
+/**
+ * Checks the images, one after the other.
+ *
+ * @throws HoldfastError `damage`; what the repository itself answers when that fails, which proves nothing about the images
+ */
 export async function* check(
   context: Pick<JobContext, 'control' | 'runtimeDirectory'>,
+  repository: Pick<Repository, 'answers'>,
   disks: readonly CheckDisk[],
   damage: Damage,
 ): AsyncGenerator<JobEvent, StageEnd<readonly DiskVerification[]>, undefined> {
@@ -21,7 +28,10 @@ export async function* check(
       damage,
       context.runtimeDirectory,
       context.control.signal,
-    );
+    ).catch(async (error: unknown) => {
+      if (error instanceof HoldfastError && error.reason === damage) await repository.answers();
+      throw error;
+    });
     if (leakedClusters > 0) {
       yield warning(
         'LEAKED_CLUSTERS',

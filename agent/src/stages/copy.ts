@@ -26,6 +26,8 @@ export interface CopyOptions {
    * file, since backup writes zeroes without BDRV_REQ_MAY_UNMAP, which allocates them.
    */
   readonly job: { readonly kind: 'backup'; readonly compress: boolean } | { readonly kind: 'mirror' };
+  /** The side that lies on the repository. */
+  readonly repository: 'read' | 'write';
   /** The stages that this one pass is: blockjob and convert, and encrypt when that is on. */
   readonly stages: readonly Stage[];
   /** Looked at all the time, with how long nothing has moved; throws when the copy must be given up. */
@@ -65,6 +67,7 @@ export async function* copy(
 ): StageRun<CopyEnd> {
   const startedMs = now().getTime();
   const next = waitsForJobs(daemon);
+  const failedAt = failedSides(daemon);
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
   const release = await control
     .steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job))
@@ -76,7 +79,7 @@ export async function* copy(
       const jobs = await daemon.jobs();
       const readings = await readDisks(daemon, disks, jobs, options.job.kind, now().getTime() - startedMs);
       for (const stage of options.stages) yield progress(stage, readings);
-      await failIfFailed(jobs, options);
+      await failIfFailed(jobs, failedAt, options);
       // A mirror that has copied everything waits for this word.
       for (const job of jobs.filter(({ status }) => status === 'ready')) {
         await daemon.qmp.execute('job-complete', { id: job.id });
@@ -154,17 +157,38 @@ async function startJobs(
   await daemon.qmp.execute('transaction', { actions });
 }
 
-async function failIfFailed(jobs: readonly BlockJob[], options: CopyOptions): Promise<void> {
+/** By job, whether reading its source or writing its target failed first: the error of a job does not say. */
+function failedSides({ qmp }: StorageDaemon): ReadonlyMap<string, 'read' | 'write'> {
+  const sides = new Map<string, 'read' | 'write'>();
+  qmp.on('BLOCK_JOB_ERROR', (data) => {
+    const { device, operation } = data as { device: string; operation: 'read' | 'write' };
+    if (!sides.has(device)) sides.set(device, operation);
+  });
+  return sides;
+}
+
+async function failIfFailed(
+  jobs: readonly BlockJob[],
+  failedAt: ReadonlyMap<string, 'read' | 'write'>,
+  options: CopyOptions,
+): Promise<void> {
   const failed = jobs.find((job) => job.error !== undefined);
   if (failed?.error === undefined) return;
   const disk = failed.id.replace(/^copy-/, '');
   const reason = await options.explain(failed.error);
   if (reason !== undefined) throw reason;
-  throw /no space left|quota exceeded/i.test(failed.error)
-    ? new HoldfastError('REPOSITORY_FULL', `There is no space left for the image of disk ${disk}.`)
-    : new HoldfastError('QEMU_FAILED', `Copying disk ${disk} failed: ${failed.error}`, {
-        metadata: { disk },
-      });
+  const metadata = { disk };
+  if (/no space left|quota exceeded/i.test(failed.error))
+    throw new HoldfastError('REPOSITORY_FULL', `There is no space left for the image of disk ${disk}.`);
+  const side = failedAt.get(failed.id);
+  if (side === options.repository) {
+    throw new HoldfastError(
+      'REPOSITORY_FAILED',
+      `The image of disk ${disk} could not be ${side === 'read' ? 'read from' : 'written to'} the repository: ${failed.error}`,
+      { metadata },
+    );
+  }
+  throw new HoldfastError('QEMU_FAILED', `Copying disk ${disk} failed: ${failed.error}`, { metadata });
 }
 
 function steeringOf(daemon: StorageDaemon): Steering {

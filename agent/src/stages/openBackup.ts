@@ -30,7 +30,7 @@ export async function* openBackup(
   ref: BackupRef,
 ): AsyncGenerator<never, StageEnd<PublishedBackup>, undefined> {
   yield* [];
-  await repository.probe();
+  await repository.recognize();
   const secret = ref.secret === '' ? undefined : new Secret(ref.secret);
   const manifest = await readManifest(repository, ref.path, { sha256: ref.manifestSha256, secret });
   if (manifest.backupId !== ref.backupId) {

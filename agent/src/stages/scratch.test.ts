@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { temporaryDirectory } from '../testing/directory.ts';
+import { output, smallFileSystem } from '../testing/mount.ts';
 import { guardScratch, requireScratchSpace, type ScratchSpace } from './scratch.ts';
 
 const MIB = 1_048_576;
@@ -53,8 +56,23 @@ describe('scratch space', () => {
     assert.equal(await givenUpAt(9_000, 4_000, 3_000, 200), 4_000);
   });
 
-  it('is still looked after when a look fails, and when giving up does', async () => {
-    let looks = 0;
+  it('that cannot be written to is given up at once, and none is begun there', async () => {
+    await using directory = await temporaryDirectory();
+    const given = Promise.withResolvers<undefined>();
+    await using readOnly = await smallFileSystem(join(directory.path, 'scratch'), 'size=1M');
+    const { path } = readOnly;
+    const guard = guardScratch(path, () => {
+      given.resolve(undefined);
+      return Promise.resolve();
+    });
+    await output('mount', ['-o', 'remount,ro', path]);
+    await given.promise;
+    assert.equal(guard.failure?.reason, 'SCRATCH_FAILED');
+    guard.close();
+    await assert.rejects(requireScratchSpace(path), { reason: 'SCRATCH_FAILED', message: /read-only/i });
+  });
+
+  it('is still looked after when giving up fails', async () => {
     const given = Promise.withResolvers<undefined>();
     const guard = guardScratch(
       '/scratch',
@@ -62,7 +80,7 @@ describe('scratch space', () => {
         given.resolve(undefined);
         return Promise.reject(new Error('libvirt does not answer'));
       },
-      () => (++looks === 1 ? Promise.reject(new Error('once')) : shrinking(1)()),
+      shrinking(1),
     );
     await given.promise;
     assert.equal(guard.failure?.reason, 'SCRATCH_FULL');

@@ -1,4 +1,4 @@
-import { mkdir, statfs } from 'node:fs/promises';
+import { mkdir, statfs, utimes } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 
@@ -25,11 +25,14 @@ export interface ScratchSpace {
  * backup is not begun without some.
  *
  * @param directory on the local file system that holds the scratch images; made when it is not there
- * @throws HoldfastError SCRATCH_FULL
+ * @throws HoldfastError SCRATCH_FULL, SCRATCH_FAILED
  */
 export async function requireScratchSpace(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o711 });
-  const space = await scratchSpace(directory);
+  const space = await mkdir(directory, { recursive: true, mode: 0o711 })
+    .then(() => writableSpace(directory))
+    .catch((error: unknown) => {
+      throw scratchFailed(directory, error, 'not begun');
+    });
   if (space.freeBytes <= reserveBytes(space, 0)) throw scratchFull(directory, space, 'not begun');
 }
 
@@ -49,7 +52,7 @@ export interface ScratchGuard {
 export function guardScratch(
   directory: string,
   giveUp: () => Promise<void>,
-  space: (directory: string) => Promise<ScratchSpace> = scratchSpace,
+  space: (directory: string) => Promise<ScratchSpace> = writableSpace,
 ): ScratchGuard {
   const closed = new AbortController();
   let failure: HoldfastError | undefined;
@@ -57,7 +60,11 @@ export function guardScratch(
   let fastestBytesPerMs = 0;
 
   const look = async (): Promise<void> => {
-    const found = await space(directory);
+    const found = await space(directory).catch(async (error: unknown) => {
+      failure = scratchFailed(directory, error, 'given up');
+      await giveUp();
+    });
+    if (found === undefined) return;
     const atMs = performance.now();
     if (last !== undefined) {
       fastestBytesPerMs = Math.max(
@@ -72,7 +79,7 @@ export function guardScratch(
   };
   const watch = async (): Promise<void> => {
     while (!closed.signal.aborted && failure === undefined) {
-      // A look that fails says nothing; the next one may. Giving up is tried again by the undo log.
+      // Giving up is tried again by the undo log.
       await look().catch(() => undefined);
       await sleep(LOOK_EVERY_MS, undefined, { signal: closed.signal }).catch(() => undefined);
     }
@@ -96,6 +103,23 @@ function reserveBytes({ sizeBytes }: ScratchSpace, bytesPerMs: number): number {
 export async function scratchSpace(directory: string): Promise<ScratchSpace> {
   const { bsize, blocks, bavail } = await statfs(directory);
   return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail };
+}
+
+/** What is written to it changes nothing but a time; on a file system that became read-only after an error it fails. */
+async function writableSpace(directory: string): Promise<ScratchSpace> {
+  const now = new Date();
+  await utimes(directory, now, now);
+  return scratchSpace(directory);
+}
+
+function scratchFailed(directory: string, cause: unknown, what: string): HoldfastError {
+  return new HoldfastError(
+    'SCRATCH_FAILED',
+    `${directory}, where the backup keeps what the guest overwrites meanwhile, cannot be written to: ` +
+      `${cause instanceof Error ? cause.message : String(cause)} It was ${what}. Repair it, set another scratch directory, ` +
+      'or push.',
+    { cause },
+  );
 }
 
 function scratchFull(directory: string, { freeBytes }: ScratchSpace, what: string): HoldfastError {

@@ -2,10 +2,13 @@ import { mkdir } from 'node:fs/promises';
 import { run } from '../process/run.ts';
 
 /** Mounts a small tmpfs on a directory, which is made, until the end of the scope. Needs root. */
-export async function smallFileSystem(path: string, options: string): Promise<AsyncDisposable> {
+export async function smallFileSystem(
+  path: string,
+  options: string,
+): Promise<AsyncDisposable & { readonly path: string }> {
   await mkdir(path, { recursive: true });
   await must('mount', ['-t', 'tmpfs', '-o', options, 'holdfast-test', path]);
-  return { [Symbol.asyncDispose]: () => must('umount', ['--lazy', path]) };
+  return { path, [Symbol.asyncDispose]: () => must('umount', ['--lazy', path]) };
 }
 
 /** Runs a program that must succeed and returns what it prints. */

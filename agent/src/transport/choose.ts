@@ -17,7 +17,7 @@ const MIB = 1_048_576;
  *
  * @param wanted auto, pull, push, or empty, which is auto
  * @param scratchRoot the directory on local disk that holds the scratch images of all jobs; made when it is not there
- * @throws HoldfastError SCRATCH_FULL when pull was asked for and there is too little space for it
+ * @throws HoldfastError SCRATCH_FULL, SCRATCH_FAILED when pull was asked for and there is too little space for it
  */
 export async function chooseTransport(
   wanted: string,
@@ -32,9 +32,11 @@ export async function chooseTransport(
   try {
     await requireScratchSpace(scratchRoot);
   } catch (error) {
-    if (wanted === 'pull' || !(error instanceof HoldfastError) || error.reason !== 'SCRATCH_FULL')
-      throw error;
-    const reason = `There is too little scratch space for pull: ${await freeMib(scratchRoot)} MiB are free in ${scratchRoot}.`;
+    if (wanted === 'pull' || !(error instanceof HoldfastError)) throw error;
+    const reason =
+      error.reason === 'SCRATCH_FULL'
+        ? `There is too little scratch space for pull: ${await freeMib(scratchRoot)} MiB are free in ${scratchRoot}.`
+        : `There is no scratch space for pull: ${scratchRoot} cannot be written to.`;
     return { name: 'push', reason, unexpected: true };
   }
   const reason =

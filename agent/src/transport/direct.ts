@@ -41,6 +41,7 @@ export function directTransport(
         control,
         {
           job: { kind: 'backup', compress: prepared.layout.compression !== '' },
+          repository: 'write',
           stages,
           watch: (idleMs) => {
             if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);

@@ -47,7 +47,11 @@ export async function pullTransport(
           excluded: prepared.excluded.map((disk) => disk.target),
         },
         control.signal,
-      );
+      ).catch(async (error: unknown) => {
+        // libvirt does not always say why it could not make the scratch images.
+        await requireScratchSpace(scratchRoot);
+        throw error;
+      });
       guard = guardScratch(scratchRoot, () => undoing.now());
     },
     copy: async function* () {
@@ -83,6 +87,7 @@ export async function pullTransport(
       control,
       {
         job: { kind: 'backup', compress: prepared.layout.compression !== '' },
+        repository: 'write',
         stages,
         watch: (idleMs) => {
           if (guard?.failure !== undefined) throw guard.failure;

@@ -1,4 +1,5 @@
-import { readdir } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { ImageFormat, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { fileIn, requireClean } from '../../e2e/support/fileSystem.ts';
@@ -23,8 +24,14 @@ export interface Aftermath {
   readonly problems: readonly string[];
 }
 
-/** A good backup of a guest, in the repository of the cases. */
-export async function takeBackup({ holdfast }: Bed, guest: Guest): Promise<string> {
+/** A good backup of the running guest: that of the case before, when there is one. */
+export async function aBackup(bed: Bed): Promise<string> {
+  const [kept] = await listed(bed);
+  return kept?.id ?? takeBackup(bed, bed.running);
+}
+
+/** A backup of a guest, in the repository of the cases. */
+async function takeBackup({ holdfast }: Bed, guest: Guest): Promise<string> {
   const request = { zone: ZONE, domain: guest.uuid, repository: REPOSITORY };
   return succeeded(await holdfast.client.takeBackup(request)).backupId;
 }
@@ -43,6 +50,7 @@ export async function lookAfter(bed: Bed, each: Case, work: Work, outcome: Outco
   const left = (milliseconds: number): Promise<readonly string[]> =>
     leftoversAfter(milliseconds, lab, holdfast, [nas.point], nas.directory);
 
+  await attempt('What it says of its result', () => requireResult(bed, each, work, outcome));
   let leftovers = await left(LEAVING_MS);
   if (leftovers.length > 0 && mayBeLeft(each, outcome)) {
     // What could not be removed from a repository that was not there is removed when the agent starts.
@@ -52,7 +60,6 @@ export async function lookAfter(bed: Bed, each: Case, work: Work, outcome: Outco
   }
   if (leftovers.length > 0) problems.push('Something is left.');
 
-  await attempt('What it says of its result', () => requireResult(bed, each, work, outcome));
   await attempt('A file system is frozen', async () => {
     const status = await bed.running.command('guest-fsfreeze-status');
     if (status !== 'thawed') throw new Error(String(status));
@@ -83,7 +90,7 @@ async function requireResult(bed: Bed, each: Case, work: Work, { state }: Outcom
       return;
     }
     case 'delete':
-      // Done again, it is done.
+      // What the repository did not let it remove is removed by doing it again.
       if (state !== 'succeeded' && (await isListed())) succeeded(await client.deleteBackup(work.backupId));
       if (await isListed()) throw new Error('The deleted backup is listed.');
   }
@@ -96,16 +103,32 @@ async function listed({ holdfast: { client } }: Bed): Promise<readonly Backup[]>
 }
 
 async function requireGood(bed: Bed): Promise<void> {
-  const { client, agent, restoreDirectory } = bed.holdfast;
-  for (const { id, domainUuid } of await listed(bed)) {
-    const guest = [bed.running, bed.stopped].find(({ uuid }) => uuid === domainUuid);
-    if (guest === undefined) throw new Error(`Backup ${id} is of an unknown domain ${domainUuid}.`);
-    const directory = await restoreDirectory();
-    const format = ImageFormat.IMAGE_FORMAT_RAW;
-    const request = { backupId: id, host: agent.hostName, directory, format };
-    const { disks } = restoreResult(await client.restoreBackup(request));
-    await requireAsTheGuest(guest, new Map(disks.map((disk) => [disk.target, disk.path])));
+  for (const backup of await listed(bed)) {
+    const digest = await digestOf(path.join(bed.nas.directory, backup.path));
+    // What is as it was when it was restored is as good as it was then.
+    if (bed.good.get(backup.id) !== digest) await requireRestorable(bed, backup);
+    bed.good.set(backup.id, digest);
   }
+}
+
+/** Of all files of a backup. */
+async function digestOf(folder: string): Promise<string> {
+  const digest = createHash('sha256');
+  for (const name of (await readdir(folder)).toSorted())
+    digest.update(await readFile(path.join(folder, name)));
+  return digest.digest('hex');
+}
+
+async function requireRestorable(bed: Bed, { id, domainUuid }: Backup): Promise<void> {
+  const { client, agent, restoreDirectory } = bed.holdfast;
+  const guest = [bed.running, bed.stopped].find(({ uuid }) => uuid === domainUuid);
+  if (guest === undefined) throw new Error(`Backup ${id} is of an unknown domain ${domainUuid}.`);
+  const directory = await restoreDirectory();
+  const format = ImageFormat.IMAGE_FORMAT_RAW;
+  const request = { backupId: id, host: agent.hostName, directory, format };
+  const { disks } = restoreResult(await client.restoreBackup(request));
+  await requireAsTheGuest(guest, new Map(disks.map((disk) => [disk.target, disk.path])));
+  await rm(directory, { recursive: true });
 }
 
 /** The disks that rest to the byte, the one with files as it was at one instant. */
@@ -144,9 +167,13 @@ async function requireSameAsListed(bed: Bed): Promise<void> {
   }
 }
 
-/** Of all that are listed. */
+/** The newest of the running guest, for the next case. */
 async function keepOne(bed: Bed): Promise<void> {
   const backups = await listed(bed);
   const kept = backups.find(({ domainUuid }) => domainUuid === bed.running.uuid);
-  for (const { id } of backups) if (id !== kept?.id) succeeded(await bed.holdfast.client.deleteBackup(id));
+  for (const { id } of backups) {
+    if (id === kept?.id) continue;
+    succeeded(await bed.holdfast.client.deleteBackup(id));
+    bed.good.delete(id);
+  }
 }

@@ -21,6 +21,8 @@ export interface Bed extends AsyncDisposable {
   /** The repository of this name. */
   readonly nas: Faulty;
   readonly hold: Hold;
+  /** The digests of backups that were restored and found good, by id. */
+  readonly good: Map<string, string>;
 }
 
 /** Stops a process of a job at a moment. */
@@ -38,6 +40,8 @@ export const REPOSITORY = 'faulty';
 
 /** MiB of incompressible data, beside the running guest's files. */
 const RESTING_MIB = 16;
+/** Of the running guest, mostly holes: libvirt pushes the first 64 MiB of a disk before it takes a limit. */
+const SPARSE_MIB = 128;
 
 export async function startBed(): Promise<Bed> {
   await using starting = new AsyncDisposableStack();
@@ -49,7 +53,12 @@ export async function startBed(): Promise<Bed> {
   const running = await lab.guest({
     disks: [
       { target: 'vda', sizeBytes: 48 * MiB, content: { kind: 'files', fileBytes: 8 * MiB } },
-      restingDisk(RESTING_MIB),
+      {
+        target: 'vdb',
+        format: 'raw',
+        sizeBytes: SPARSE_MIB * MiB,
+        content: { kind: 'random', everyMiB: SPARSE_MIB / RESTING_MIB },
+      },
     ],
   });
   const stopped = await lab.guest({ disks: [{ ...restingDisk(RESTING_MIB), target: 'vda' }], start: false });
@@ -92,6 +101,7 @@ export async function startBed(): Promise<Bed> {
   return {
     ...{ lab, holdfast, running, stopped, nas },
     hold: holdWith(holdFile),
+    good: new Map(),
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
 }

@@ -10,6 +10,7 @@ import assert from 'node:assert/strict';
 import { startBed, type Bed } from './bed.ts';
 import { allCases, caseName, coveringCases, shard } from './cases.ts';
 import { perform } from './perform.ts';
+import { hungNasHoldsUpNobody } from './hungNas.ts';
 import { forgetRows, readRows, writeRow } from './results.ts';
 
 const { HOLDFAST_FAULTS = '', HOLDFAST_SHARD = '1/1', HOLDFAST_RESUME = '' } = process.env;
@@ -44,4 +45,9 @@ describe('the fault matrix', function () {
       assert.deepEqual([...row.problems, ...row.leftovers], []);
     });
   }
+
+  it('a NAS that hangs in a pulled backup holds the guest up no longer than twice what a healthy one does', async () => {
+    bed ??= await startBed();
+    await hungNasHoldsUpNobody(bed);
+  });
 });

@@ -45,12 +45,12 @@ export function truthfulReasons({ fault, transport }: Case): readonly string[] {
         full: ['REPOSITORY_FULL'],
         EIO: ['REPOSITORY_FAILED'],
         gone: ['REPOSITORY_FAILED', 'REPOSITORY_UNUSABLE'],
-        'read-only': ['REPOSITORY_UNUSABLE'],
+        'read-only': ['REPOSITORY_UNUSABLE', 'REPOSITORY_FAILED'],
         slow: [],
         stale: ['REPOSITORY_FAILED', 'REPOSITORY_STALLED'],
       }[fault.what];
     case 'scratch':
-      return { full: ['SCRATCH_FULL'], 'read-only': ['SCRATCH_FULL', 'LIBVIRT_FAILED'] }[fault.what];
+      return { full: ['SCRATCH_FULL'], 'read-only': ['SCRATCH_FAILED'] }[fault.what];
   }
 }
 

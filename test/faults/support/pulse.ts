@@ -14,7 +14,7 @@ while :; do
   code=$?
   read -r after _ </proc/uptime
   echo "$before $after $code" >>/run/pulse
-  usleep 20000
+  usleep 100000
 done
 `;
 
