@@ -3,6 +3,7 @@
  * back and would take its whole process with it. Speaks over the IPC channel of child_process.fork: it is told first
  * what to open, credentials included, and mounts it with the first call.
  */
+import { constants } from 'node:os';
 import type { Reason } from '@holdfast/common/reasons.ts';
 import type { MountPlace } from '../mount/place.ts';
 import type { MountSource } from '../mount/plan.ts';
@@ -51,7 +52,8 @@ process.on('message', (message: HelperRoot | HelperRequest) => {
   perform(message).then(
     (result) => answer({ id: message.id, result }),
     (error: unknown) => {
-      const { code = '', message: text } = error as NodeJS.ErrnoException;
+      const { code = '' } = error as NodeJS.ErrnoException;
+      const text = messageOf(error as NodeJS.ErrnoException);
       const reason = error instanceof RepositoryProblem ? error.reason : undefined;
       return answer({ id: message.id, error: { reason, code, message: text } });
     },
@@ -59,6 +61,12 @@ process.on('message', (message: HelperRoot | HelperRequest) => {
 });
 // The parent is gone, and with it the only one who could ask.
 process.on('disconnect', () => process.exit(0));
+
+/** Node knows no word for some errors of the system, above all ESTALE, which is a NAS's own. */
+function messageOf({ errno = 0, message }: NodeJS.ErrnoException): string {
+  const [name] = Object.entries(constants.errno).find(([, number]) => number === -errno) ?? [];
+  return name === undefined ? message : message.replaceAll(`Unknown system error ${errno}`, name);
+}
 
 interface Opened {
   readonly operations: Operations;

@@ -99,6 +99,7 @@ async function endOf(
 
 function problemsOf(each: Case, { state, reason, message }: Outcome): readonly string[] {
   if (state === 'succeeded') return [];
+  if (/unknown/i.test(message)) return [`It does not say what happened: ${message}`];
   if (state === 'failed' && truthfulReasons(each).includes(reason)) return [];
   return [`It ${state === 'not ended' ? 'did not end' : `${state} with ${reason}`}: ${message}`];
 }
