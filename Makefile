@@ -57,6 +57,7 @@ test-long: setup
 faults: setup
 	@$(LAB) env HOLDFAST_FAULTS=all HOLDFAST_SHARD=$(or $(HOLDFAST_SHARD),1/1) HOLDFAST_RESUME=$(HOLDFAST_RESUME) \
 		$(MOCHA) 'test/faults/everyStep.test.ts' 'test/faults/matrix/**/*.test.ts'
+	@$(LAB) node test/faults/soak/soak.ts --minutes 5 $(if $(HOLDFAST_SEED),--seed $(HOLDFAST_SEED))
 
 bench: setup
 	@$(LAB) node test/bench/bench.ts

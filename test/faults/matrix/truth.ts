@@ -46,7 +46,8 @@ export function truthfulReasons({ fault, transport }: Case): readonly string[] {
         EIO: ['REPOSITORY_FAILED'],
         gone: ['REPOSITORY_FAILED', 'REPOSITORY_UNUSABLE'],
         'read-only': ['REPOSITORY_UNUSABLE', 'REPOSITORY_FAILED'],
-        slow: [],
+        // A pushed backup is given up before a write of the guest waits for it too long.
+        slow: pushed ? ['REPOSITORY_STALLED'] : [],
         stale: ['REPOSITORY_FAILED', 'REPOSITORY_STALLED'],
       }[fault.what];
     case 'scratch':
