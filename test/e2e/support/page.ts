@@ -29,6 +29,8 @@ export interface Page {
     words: Readonly<Record<string, string>>,
     env?: Readonly<Record<string, string>>,
   ): Promise<CommandEnd>;
+  /** All blocks of commands, one after the other, with a reader's words in their places. */
+  allCommands(words: Readonly<Record<string, string>>): string;
 }
 
 /** @param file relative to the root of the checkout */
@@ -37,10 +39,9 @@ export async function pageOf(file: string): Promise<Page> {
   const blocks = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map((match) => match[1] ?? '');
   return {
     command: async (which, words, env = {}) => {
-      let block = blocks.find((each) => which.test(each));
-      if (block === undefined) throw new Error(`${file} has no command that matches ${which.source}`);
-      for (const [word, replacement] of Object.entries(words))
-        block = block.replaceAll(word, () => replacement);
+      const found = blocks.find((each) => which.test(each));
+      if (found === undefined) throw new Error(`${file} has no command that matches ${which.source}`);
+      const block = inWords(found, words);
       const { exitCode, stdout, stderr } = await execa('bash', ['-euc', block], {
         env: { PATH: `${path.join(ROOT, 'cli/bin')}:${process.env['PATH'] ?? ''}`, ...env },
         reject: false,
@@ -48,5 +49,13 @@ export async function pageOf(file: string): Promise<Page> {
       });
       return { exitCode, stdout, stderr };
     },
+    allCommands: (words) => inWords(blocks.join('\n'), words),
   };
+}
+
+function inWords(text: string, words: Readonly<Record<string, string>>): string {
+  return Object.entries(words).reduce(
+    (said, [word, replacement]) => said.replaceAll(word, () => replacement),
+    text,
+  );
 }
