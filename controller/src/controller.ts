@@ -16,9 +16,11 @@ import { createAgents } from './fleet/agents.ts';
 import { createHosts } from './fleet/hosts.ts';
 import { createRepositories } from './fleet/repositories.ts';
 import { createKeys, DEFAULT_SCRYPT_WORK_FACTOR } from './keys/keys.ts';
-import { createDrivers } from './operations/drivers.ts';
+import { createDrivers, type Drivers } from './operations/drivers.ts';
 import { createLeftovers } from './leftovers/leftovers.ts';
+import { createElsewhere, type Elsewhere } from './operations/elsewhere.ts';
 import { createJournal } from './operations/journal.ts';
+import { createLeadership } from './operations/leadership.ts';
 import { createLive } from './operations/live.ts';
 import { createSubmit } from './operations/submit.ts';
 import { openStore, type StatePlace } from './store/store.ts';
@@ -66,17 +68,34 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const catalog = createCatalog({ store });
   const statistics = createStatistics({ store });
   const live = createLive();
-  const journal = createJournal({ store, live });
-  const { fencingEpoch } = store;
-  const drivers = createDrivers({ journal, hosts, agents, keys, fencingEpoch, now, logger });
-  const submit = createSubmit({ store, drivers, now });
+  const leadership = createLeadership({
+    store,
+    logger,
+    onTaken: (ids) => {
+      for (const id of ids) drivers.drive(id);
+    },
+    onLost: () => {
+      drivers.dropAll();
+    },
+  });
+  const journal = createJournal({
+    store,
+    live,
+    leadership,
+    onProgress: (id, event) => {
+      elsewhere.tellProgress(id, event);
+    },
+  });
+  const drivers: Drivers = createDrivers({ journal, hosts, agents, keys, now, logger });
+  const elsewhere: Elsewhere = createElsewhere({ store, live, drivers, logger });
+  const submit = createSubmit({ store, drivers, leadership, now });
 
   const leftovers = createLeftovers({ store, hosts, agents, repositories, now });
 
   const fleet = { zones, settings, hosts, agents, repositories };
   const services = [
     backupService({ store, ...fleet, keys, catalog, submit, logger }),
-    operationService({ journal, live, drivers, now, stopping: stop.signal, logger }),
+    operationService({ journal, live, elsewhere, now, stopping: stop.signal, logger }),
     zoneService({ zones, settings, logger }),
     hostService({ hosts, logger }),
     repositoryService({ repositories, logger }),
@@ -93,16 +112,19 @@ export async function startController(options: ControllerOptions): Promise<Runni
     // Ends what drivers wait for at agents.
     agents.close();
     await drained;
+    elsewhere.close();
+    await leadership.end();
     await store.close();
   };
   try {
     servers = await serveAll(options.listen, services, logger);
-    await drivers.driveAll();
+    await leadership.begin();
+    await drivers.settle();
   } catch (error) {
     await close();
     throw error;
   }
-  logger.info('controller started', { epoch: fencingEpoch, store: options.state.kind });
+  logger.info('controller started', { name: leadership.name, store: options.state.kind });
   let closing: Promise<void> | undefined;
   return { addresses: servers.map((server) => server.address), close: () => (closing ??= close()) };
 }

@@ -31,6 +31,7 @@ export function epochs(root: string): Epochs {
     throw new HoldfastError(
       'STALE_EPOCH',
       `A newer controller (epoch ${known}) has taken job ${jobId} over; this one has epoch ${epoch}.`,
+      { metadata: { epoch: String(known) } },
     );
   };
   return {

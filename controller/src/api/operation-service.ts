@@ -6,7 +6,7 @@ import {
   type OperationServiceServer,
   type WatchOperationResponse,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import type { Drivers } from '../operations/drivers.ts';
+import type { Elsewhere } from '../operations/elsewhere.ts';
 import type { Journal } from '../operations/journal.ts';
 import type { Live } from '../operations/live.ts';
 import { cancelOperation, updateOperation } from '../operations/steer.ts';
@@ -15,7 +15,7 @@ import { watchOperation } from '../operations/watch.ts';
 export function operationService(parts: {
   journal: Journal;
   live: Live;
-  drivers: Drivers;
+  elsewhere: Elsewhere;
   now: () => Date;
   stopping: AbortSignal;
   logger: Logger;

@@ -20,10 +20,16 @@ const FAILURES_BEFORE_WARNING = 2;
 
 /** What brings operations to their ends, in the background. */
 export interface Drivers {
-  /** Drives an operation until it ends. Does nothing when it is driven already. */
+  /** Drives an operation until it ends or another controller leads it. */
   drive(operationId: string): void;
-  /** Drives all operations that have not ended, and acknowledges ends that agents still keep. */
-  driveAll(): Promise<void>;
+  /** Whether it is driven here. */
+  drives(operationId: string): boolean;
+  /** Acknowledges ends that agents still keep. */
+  settle(): Promise<void>;
+  /** Looks again at what is led here: wishes may have come, and leaders changed, without a word. */
+  lookAgain(): Promise<void>;
+  /** Drops all streams, so that each driver looks whether its operation is still led here. */
+  dropAll(): void;
   /** Passes a command on. False when there is no stream to the agent just now. */
   send(operationId: string, command: NonNullable<Control['command']>): boolean;
   /** Lets go of all streams, and waits until nothing more is written. Jobs go on at their agents. */
@@ -35,7 +41,6 @@ export interface DriverParts {
   readonly hosts: Hosts;
   readonly agents: Agents;
   readonly keys: Keys;
-  readonly fencingEpoch: bigint;
   readonly now: () => Date;
   readonly logger: Logger;
 }
@@ -43,6 +48,8 @@ export interface DriverParts {
 export function createDrivers(parts: DriverParts): Drivers {
   const streams = new Map<string, AgentStream>();
   const running = new Map<string, Promise<void>>();
+  /** To be driven once more when their drivers, which may be on their way out, have ended. */
+  const again = new Set<string>();
   const stop = new AbortController();
   const context = { ...parts, streams, stopping: stop.signal };
   const settling: Promise<void>[] = [];
@@ -53,16 +60,31 @@ export function createDrivers(parts: DriverParts): Drivers {
     });
 
   const drive = (operationId: string): void => {
-    if (running.has(operationId) || stop.signal.aborted) return;
-    const run = inBackground(driveToEnd(context, operationId), 'driver failed').finally(() =>
-      running.delete(operationId),
-    );
+    if (stop.signal.aborted) return;
+    if (running.has(operationId)) {
+      again.add(operationId);
+      return;
+    }
+    const run = inBackground(driveToEnd(context, operationId), 'driver failed').finally(() => {
+      running.delete(operationId);
+      if (again.delete(operationId)) drive(operationId);
+    });
     running.set(operationId, run);
   };
   return {
     drive,
-    driveAll: async () => {
-      for (const id of await parts.journal.activeIds()) drive(id);
+    drives: (operationId) => running.has(operationId),
+    lookAgain: async () => {
+      for (const [operationId, stream] of streams) {
+        const active = await parts.journal.active(operationId);
+        if (active === undefined) stream.drop();
+        else if (active.cancelWanted) stream.control({ $case: 'cancel', value: {} });
+      }
+    },
+    dropAll: () => {
+      for (const stream of streams.values()) stream.drop();
+    },
+    settle: async () => {
       for (const host of await parts.hosts.list('')) {
         settling.push(inBackground(settleHost(context, host), 'settling failed'));
       }
@@ -109,7 +131,16 @@ async function tryOnce(context: Context, operationId: string, tries: { failed: n
       tries.failed = 0;
     });
   } catch (error) {
-    if (stopping.aborted || (await endIfFinal(context, active, error))) return true;
+    if (stopping.aborted) return true;
+    const led = await journal.active(operationId);
+    // Ended, or another controller's.
+    if (led === undefined) return true;
+    const newer = newerEpoch(error);
+    if (newer !== undefined) {
+      await journal.raiseEpoch(operationId, newer);
+      return false;
+    }
+    if (await endIfFinal(context, led, error)) return true;
     if (tries.failed === 0) {
       loggerOf(context, active).warn('lost the agent; attaching again', { error: fromServiceError(error) });
     }
@@ -127,9 +158,7 @@ async function attempt(context: Context, active: ActiveOperation, onEvent: () =>
 }
 
 /** Ends the operation when the error says something final of it. */
-async function endIfFinal(context: Context, before: ActiveOperation, thrown: unknown): Promise<boolean> {
-  // Whether it was accepted or cancelled may have changed on the stream that just broke.
-  const active = (await context.journal.active(before.operation.id)) ?? before;
+async function endIfFinal(context: Context, active: ActiveOperation, thrown: unknown): Promise<boolean> {
   const error = fromServiceError(thrown);
   const judgement =
     active.job.kind === 'delete' && error instanceof HoldfastError
@@ -145,6 +174,14 @@ async function endIfFinal(context: Context, before: ActiveOperation, thrown: unk
     detail: judgement.error.message,
   });
   return true;
+}
+
+/** The epoch that an agent knows and that is newer than ours, although the operation is ours. */
+function newerEpoch(thrown: unknown): bigint | undefined {
+  const error = fromServiceError(thrown);
+  if (!(error instanceof HoldfastError) || error.reason !== 'STALE_EPOCH') return undefined;
+  const { epoch = '' } = error.metadata;
+  return /^\d{1,15}$/.test(epoch) ? BigInt(epoch) : undefined;
 }
 
 async function warn(context: Context, { operation }: ActiveOperation): Promise<void> {

@@ -21,7 +21,6 @@ export interface FollowParts {
   readonly hosts: Hosts;
   readonly agents: Agents;
   readonly keys: Keys;
-  readonly fencingEpoch: bigint;
   readonly now: () => Date;
   /** Where others find the stream to steer the job. */
   readonly streams: Map<string, AgentStream>;
@@ -55,8 +54,8 @@ export async function followJob(
   streams.set(id, stream);
   let goodbye: NodeJS.Timeout | undefined;
   try {
-    if (attach) stream.control({ $case: 'attach', value: attachTo(parts, active, job) });
-    else stream.start(headerOf(parts, active));
+    if (attach) stream.control({ $case: 'attach', value: attachTo(active, job) });
+    else stream.start(headerOf(active));
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
     for await (const event of stream.events) {
@@ -103,14 +102,13 @@ async function withZoneKey(keys: Keys, job: StreamedJob): Promise<StreamedJob> {
   return { kind: 'take', start: { ...job.start, key: { ...job.start.key, zoneKeyFile } } };
 }
 
-function headerOf({ fencingEpoch }: FollowParts, { operation }: ActiveOperation): JobHeader {
+function headerOf({ operation, fencingEpoch }: ActiveOperation): JobHeader {
   const { id, zone, correlationId } = operation;
   return { jobId: id, zone, fencingEpoch, correlationId };
 }
 
 function attachTo(
-  { fencingEpoch }: FollowParts,
-  { operation, agentSequence }: ActiveOperation,
+  { operation, agentSequence, fencingEpoch }: ActiveOperation,
   job: StreamedJob,
 ): Attach {
   const repository = job.kind === 'take' ? job.start.repository : job.start.backup?.repository;

@@ -12,10 +12,11 @@ import type { OperationTable } from '../store/schema.ts';
 import type { Store, Trx } from '../store/store.ts';
 import { conclude } from './conclude.ts';
 import { decodeJob, type Job } from './job.ts';
+import type { Leadership } from './leadership.ts';
 import type { Live } from './live.ts';
 import { applyEvent, isEnded, isLast } from './reduce.ts';
 
-/** An operation that has not ended, with what its driver needs. */
+/** An operation that has not ended and that this controller leads, with what its driver needs. */
 export interface ActiveOperation {
   readonly operation: Operation;
   readonly job: Job;
@@ -24,6 +25,8 @@ export interface ActiveOperation {
   /** Whether the agent has taken the job on. */
   readonly accepted: boolean;
   readonly cancelWanted: boolean;
+  /** Larger with every controller that has led it. */
+  readonly fencingEpoch: bigint;
   /** The agent's number of the latest of its events that is stored. */
   readonly agentSequence: bigint;
 }
@@ -44,13 +47,19 @@ export interface Journal {
   list(
     query: ListOperationsRequest,
   ): Promise<{ readonly operations: Operation[]; readonly nextPageToken: string }>;
-  /** The operation with its job; undefined when it has ended. */
+  /** The operation with its job; undefined when it has ended, or another controller leads it. */
   active(id: string): Promise<ActiveOperation | undefined>;
-  /** The ids of all that have not ended. */
-  activeIds(): Promise<string[]>;
+  /** The epoch of its latest leader, also when it has ended; undefined when it is not known. */
+  fencingEpoch(id: string): Promise<bigint | undefined>;
+  /** Takes an epoch above one that its agent knows, which a state that was put back does not. */
+  raiseEpoch(id: string, above: bigint): Promise<void>;
   /** Stored events after a number, in their order, at most `limit`. */
   eventsAfter(id: string, sequence: bigint, limit: number): Promise<OperationEvent[]>;
-  /** Stores an event, and with the last one what the operation has come to. Nothing when it is known or too late. */
+  /**
+   * Stores an event, and with the last one what the operation has come to. Nothing when it is known or too late.
+   *
+   * @throws HoldfastError STALE_EPOCH when another controller leads the operation
+   */
   append(id: string, event: NewEvent): Promise<void>;
   /** Notes progress, which is not stored. */
   progress(id: string, event: NewEvent): void;
@@ -60,7 +69,13 @@ export interface Journal {
   noteCancel(id: string, ended: NewEvent): Promise<Operation>;
 }
 
-export function createJournal({ store, live }: { store: Store; live: Live }): Journal {
+export function createJournal(parts: {
+  readonly store: Store;
+  readonly live: Live;
+  readonly leadership: Pick<Leadership, 'name'>;
+  readonly onProgress: (operationId: string, event: OperationEvent) => void;
+}): Journal {
+  const { store, live, leadership, onProgress } = parts;
   const { db } = store;
   const lastSequences = new Map<string, bigint>();
 
@@ -130,7 +145,7 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
     },
     active: async (id) => {
       const row = await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
-      if (row?.active !== 1) return undefined;
+      if (row?.active !== 1 || row.leader !== leadership.name) return undefined;
       lastSequences.set(id, BigInt(row.last_sequence));
       return {
         operation: Operation.decode(row.operation_message),
@@ -138,17 +153,28 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
         startSent: row.start_sent === 1,
         accepted: row.accepted === 1,
         cancelWanted: row.cancel_wanted === 1,
+        fencingEpoch: BigInt(row.fencing_epoch),
         agentSequence: BigInt(row.agent_sequence),
       };
     },
-    activeIds: async () => {
-      const rows = await db
+    fencingEpoch: async (id) => {
+      const row = await db
         .selectFrom('operations')
-        .select('id')
-        .where('active', '=', 1)
-        .orderBy('create_time')
-        .execute();
-      return rows.map((row) => row.id);
+        .select('fencing_epoch')
+        .where('id', '=', id)
+        .executeTakeFirst();
+      return row && BigInt(row.fencing_epoch);
+    },
+    raiseEpoch: async (id, above) => {
+      await store.transact((trx) =>
+        trx
+          .updateTable('operations')
+          .set({ fencing_epoch: Number(above) + 1 })
+          .where('id', '=', id)
+          .where('leader', '=', leadership.name)
+          .where('fencing_epoch', '<=', Number(above))
+          .execute(),
+      );
     },
     eventsAfter: async (id, sequence, limit) => {
       const rows = await db
@@ -162,11 +188,14 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
       return rows.map((row) => OperationEvent.decode(row.event_message));
     },
     append: async (id, event) => {
-      noteStored(id, await store.transact((trx) => appendEvent(store, trx, id, event)));
+      const { name } = leadership;
+      noteStored(id, await store.transact((trx) => appendEvent(store, trx, id, event, name)));
     },
     progress: (id, { event, time }) => {
       // Has the number of the stored event before it: a reader that resumes after it misses nothing.
-      live.note(id, { sequence: lastSequences.get(id) ?? 0n, time, event });
+      const numbered = { sequence: lastSequences.get(id) ?? 0n, time, event };
+      live.note(id, numbered);
+      onProgress(id, numbered);
     },
     noteStart: async (id) => {
       const result = await store.transact((trx) =>
@@ -174,6 +203,7 @@ export function createJournal({ store, live }: { store: Store; live: Live }): Jo
           .updateTable('operations')
           .set({ start_sent: 1 })
           .where('id', '=', id)
+          .where('leader', '=', leadership.name)
           .where('active', '=', 1)
           .where('cancel_wanted', '=', 0)
           .executeTakeFirst(),
@@ -239,14 +269,19 @@ function openJob(store: Store, row: OperationTable): Job {
   return decodeJob(row.kind as OperationKind, store.sealer.open(row.job_sealed, jobIdentity(row.id)));
 }
 
+/** @param leader who alone may append; anyone when left out */
 async function appendEvent(
   store: Store,
   trx: Trx,
   id: string,
   { event, time, agentSequence }: NewEvent,
+  leader?: string,
 ): Promise<OperationEvent | undefined> {
   const row = await trx.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
   if (row?.active !== 1) return undefined;
+  if (leader !== undefined && row.leader !== leader) {
+    throw new HoldfastError('STALE_EPOCH', `Another controller has taken operation ${id} over.`);
+  }
   if (agentSequence !== undefined && agentSequence <= BigInt(row.agent_sequence)) return undefined;
   const numbered: OperationEvent = { sequence: BigInt(row.last_sequence) + 1n, time, event };
   const operation = applyEvent(Operation.decode(row.operation_message), numbered);
@@ -273,5 +308,6 @@ async function appendEvent(
     })
     .where('id', '=', id)
     .execute();
+  await store.notices.tell({ kind: 'stored', operationId: id }, trx);
   return numbered;
 }

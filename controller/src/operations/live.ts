@@ -14,6 +14,12 @@ export interface Live {
   note(operationId: string, event: OperationEvent): void;
   /** The latest progress of each stage that runs. */
   progress(operationId: string): readonly OperationEvent[];
+  /** Another controller stored events of it: watchers read them, and earlier progress is void. */
+  renew(operationId: string): void;
+  /** The same for everything. */
+  renewAll(): void;
+  /** What is watched. */
+  watched(): string[];
   subscribe(operationId: string): Subscription;
 }
 
@@ -36,6 +42,13 @@ export function createLive(): Live {
     const entry = entries.get(operationId);
     if (entry?.wakers.size === 0 && entry.progress.size === 0) entries.delete(operationId);
   };
+  const renew = (operationId: string): void => {
+    const entry = entries.get(operationId);
+    if (entry === undefined) return;
+    entry.progress.clear();
+    for (const wake of entry.wakers) wake();
+    tidy(operationId);
+  };
   return {
     note: (operationId, event) => {
       const entry = entryOf(operationId);
@@ -45,6 +58,11 @@ export function createLive(): Live {
       for (const wake of entry.wakers) wake();
       tidy(operationId);
     },
+    renew,
+    renewAll: () => {
+      for (const operationId of [...entries.keys()]) renew(operationId);
+    },
+    watched: () => [...entries].filter(([, { wakers }]) => wakers.size > 0).map(([id]) => id),
     progress: (operationId) => [...(entries.get(operationId)?.progress.values() ?? [])],
     subscribe: (operationId) => {
       let changed = false;

@@ -17,7 +17,6 @@ const SETTLE_DEADLINE_MS = 10 * SECOND;
 interface SettleParts {
   readonly journal: Journal;
   readonly agents: Agents;
-  readonly fencingEpoch: bigint;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
 }
@@ -45,14 +44,15 @@ export async function settleHost(parts: SettleParts, host: Host): Promise<void> 
 }
 
 async function settleJob(
-  { agents, fencingEpoch, stopping, logger }: SettleParts,
+  { journal, agents, stopping, logger }: SettleParts,
   host: Host,
   operation: Operation,
   job: AgentJob,
 ): Promise<void> {
   // Only the kind counts: nothing is started.
   const kept = decodeJob(operation.kind, new Uint8Array());
-  if (kept.kind === 'delete') return;
+  const fencingEpoch = await journal.fencingEpoch(operation.id);
+  if (kept.kind === 'delete' || fencingEpoch === undefined) return;
   const stream = openAgentStream(agents.client(host), kept, correlated(operation.correlationId));
   const deadline = setTimeout(stream.drop, SETTLE_DEADLINE_MS);
   stopping.addEventListener('abort', stream.drop);

@@ -5,7 +5,7 @@ import {
   type Operation,
   type UpdateOperationRequest,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import type { Drivers } from './drivers.ts';
+import type { Elsewhere } from './elsewhere.ts';
 import type { Journal } from './journal.ts';
 import { cancelled } from './judge.ts';
 import { isEnded } from './reduce.ts';
@@ -13,7 +13,7 @@ import { parseBandwidth } from './restore-backup.ts';
 
 interface SteerParts {
   readonly journal: Journal;
-  readonly drivers: Drivers;
+  readonly elsewhere: Elsewhere;
   readonly now: () => Date;
 }
 
@@ -24,7 +24,7 @@ interface SteerParts {
  *   there is no connection to the agent just now
  */
 export async function updateOperation(
-  { journal, drivers }: SteerParts,
+  { journal, elsewhere }: SteerParts,
   { operationId, change }: UpdateOperationRequest,
 ): Promise<Operation> {
   const command = commandFor(change);
@@ -35,7 +35,7 @@ export async function updateOperation(
   if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
     throw new HoldfastError('OPERATION_STATE', 'A deletion can be neither paused nor limited.');
   }
-  if (!drivers.send(operationId, command)) {
+  if (!(await elsewhere.send(operationId, command))) {
     throw new HoldfastError(
       'OPERATION_STATE',
       `There is no connection to the agent of host ${operation.host} just now; try again.`,
@@ -52,7 +52,7 @@ export async function updateOperation(
  * @throws HoldfastError INVALID_REQUEST, OPERATION_NOT_FOUND, OPERATION_STATE for a deletion that has begun
  */
 export async function cancelOperation(
-  { journal, drivers, now }: SteerParts,
+  { journal, elsewhere, now }: SteerParts,
   operationId: string,
 ): Promise<Operation> {
   const before = await journal.find(operationId);
@@ -65,7 +65,7 @@ export async function cancelOperation(
   if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
     throw new HoldfastError('OPERATION_STATE', 'A deletion that has begun cannot be cancelled.');
   }
-  drivers.send(operationId, { $case: 'cancel', value: {} });
+  await elsewhere.send(operationId, { $case: 'cancel', value: {} });
   return operation;
 }
 

@@ -7,6 +7,7 @@ import type { Db, Store, Trx } from '../store/store.ts';
 import type { Drivers } from './drivers.ts';
 import { encodeJob, kindOf, type Job } from './job.ts';
 import { jobIdentity } from './journal.ts';
+import type { Leadership } from './leadership.ts';
 
 /** A request that may be a repetition: its id, given by the caller or empty, and all that it says as JSON. */
 export interface RepeatableRequest {
@@ -40,8 +41,13 @@ export interface Submit {
   accept(submission: Submission): Promise<Operation>;
 }
 
-export function createSubmit(parts: { store: Store; drivers: Drivers; now: () => Date }): Submit {
-  const { store, drivers, now } = parts;
+export function createSubmit(parts: {
+  readonly store: Store;
+  readonly drivers: Drivers;
+  readonly leadership: Leadership;
+  readonly now: () => Date;
+}): Submit {
+  const { store, drivers, leadership, now } = parts;
   return {
     earlier: async (request) => {
       if (request.requestId === '') return undefined;
@@ -66,7 +72,8 @@ export function createSubmit(parts: { store: Store; drivers: Drivers; now: () =>
         const known = await findEarlier(store, trx, submission.request);
         if (known !== undefined) return known;
         await submission.guard(trx);
-        await insert(store, trx, operation, submission);
+        await leadership.require(trx);
+        await insert(store, trx, operation, submission, leadership.name);
         return undefined;
       });
       if (earlier !== undefined) return earlier;
@@ -121,7 +128,13 @@ async function findEarlier(
   return Operation.decode(row.operation_message);
 }
 
-async function insert(store: Store, trx: Trx, operation: Operation, submission: Submission): Promise<void> {
+async function insert(
+  store: Store,
+  trx: Trx,
+  operation: Operation,
+  submission: Submission,
+  leader: string,
+): Promise<void> {
   const { request, job } = submission;
   await trx
     .insertInto('operations')
@@ -143,6 +156,8 @@ async function insert(store: Store, trx: Trx, operation: Operation, submission: 
       start_sent: 0,
       accepted: 0,
       cancel_wanted: 0,
+      leader,
+      fencing_epoch: 1,
       last_sequence: 0,
       agent_sequence: 0,
       operation_message: Operation.encode(operation).finish(),

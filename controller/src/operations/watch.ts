@@ -41,7 +41,8 @@ export async function* watchOperation(
         if (events.length < BATCH) break;
       }
       if (isEnded(state)) return;
-      const progress = live.progress(operationId);
+      // What belongs to an event that was not read yet comes after it.
+      const progress = live.progress(operationId).filter((event) => event.sequence <= after);
       for (const event of progress) if (!shown.includes(event)) yield event;
       shown = progress;
       await subscription.next(either);

@@ -23,7 +23,13 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   transferredBytes,
   settingChanges,
   operationFilters,
+  leaders,
 ];
+
+/** Whether the schema is older than this version's. Makes the table that says so. */
+export async function isOutdated({ db }: Database): Promise<boolean> {
+  return (await schemaVersion(db)) < migrations.length;
+}
 
 /**
  * Brings the schema up to date, step by step, each in a transaction.
@@ -31,9 +37,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
  * @throws HoldfastError STATE_UNUSABLE when a newer version of Holdfast wrote the database.
  */
 export async function migrate({ db, kind }: Database): Promise<void> {
-  await sql`create table if not exists schema_version (version integer not null)`.execute(db);
-  const found = await sql<{ version: number }>`select version from schema_version`.execute(db);
-  const version = found.rows[0]?.version ?? 0;
+  const version = await schemaVersion(db);
   if (version > migrations.length) {
     throw new HoldfastError(
       'STATE_UNUSABLE',
@@ -49,6 +53,12 @@ export async function migrate({ db, kind }: Database): Promise<void> {
       await sql`insert into schema_version (version) values (${index + 1})`.execute(trx);
     });
   }
+}
+
+async function schemaVersion(db: Db): Promise<number> {
+  await sql`create table if not exists schema_version (version integer not null)`.execute(db);
+  const found = await sql<{ version: number }>`select version from schema_version`.execute(db);
+  return found.rows[0]?.version ?? 0;
 }
 
 async function firstTables({ schema }: Db, { text, bytes }: ColumnTypes): Promise<void> {
@@ -239,4 +249,26 @@ export async function operationFilters(db: Db, { text }: ColumnTypes): Promise<v
       .columns([column, 'create_time', 'id'])
       .execute();
   }
+}
+
+/** What was led before has no leader, and its agents know the number of the start that told them. */
+async function leaders(db: Db, { text }: ColumnTypes): Promise<void> {
+  const { schema } = db;
+  await schema
+    .createTable('controllers')
+    .addColumn('id', text, (column) => column.primaryKey())
+    .addColumn('lease_until_ms', 'bigint', (column) => column.notNull())
+    .execute();
+  await db.insertInto('controllers').values({ id: '', lease_until_ms: 0 }).execute();
+  await schema
+    .alterTable('operations')
+    .addColumn('leader', text, (column) => column.notNull().defaultTo(''))
+    .execute();
+  await schema
+    .alterTable('operations')
+    .addColumn('fencing_epoch', 'bigint', (column) => column.notNull().defaultTo(0))
+    .execute();
+  await sql`update operations set fencing_epoch =
+    coalesce((select fencing_epoch from controller_state), 0)`.execute(db);
+  await schema.alterTable('controller_state').dropColumn('fencing_epoch').execute();
 }

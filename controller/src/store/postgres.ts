@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Kysely, PostgresDialect, type PostgresPool } from 'kysely';
+import { Kysely, PostgresDialect, sql, type PostgresPool } from 'kysely';
 import pg from 'pg';
 import { parse } from 'pg-connection-string';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
+import { openNotices } from './postgres-notices.ts';
 import type { Tables } from './schema.ts';
 import type { Database, Trx } from './store.ts';
 
@@ -13,11 +14,13 @@ const STATEMENT_DEADLINE_MS = 30 * SECOND;
 const CONNECTIONS = 8;
 
 /** A transaction that met another one is tried again, this often. */
-const TRIES = 10;
-const LONGEST_PAUSE_MS = 50;
+const TRIES = 40;
+const LONGEST_PAUSE_MS = 100;
 
-/** Taken in the database by the controller that works on it. Any number does, as long as it never changes. */
-const LOCK_ID = 5_127_001;
+/** Shared by the controllers that work on the database; held alone by one that changes the schema. Never changes. */
+const WORK_LOCK_ID = 5_127_001;
+/** Held by the controller that begins. */
+const BEGIN_LOCK_ID = 5_127_002;
 
 /** Bigints are counts of bytes and numbers of events: well within what a number holds. */
 const INT8_OID = 20;
@@ -26,12 +29,15 @@ const INT8_OID = 20;
  * The database behind a connection URL, such as postgresql://holdfast@/holdfast?host=/run/postgresql. It must be there.
  *
  * @throws HoldfastError INVALID_REQUEST for a bad URL, or for one that goes over a network without TLS,
- *   IN_USE when another controller works on it, STATE_UNAVAILABLE when it does not answer, STATE_UNUSABLE when it does
- *   not let us in
+ *   STATE_UNAVAILABLE when it does not answer, STATE_UNUSABLE when it does not let us in
  */
 export async function openPostgres(url: Secret): Promise<Database> {
   const config = parseUrl(url);
-  const lock = await takeLock(config);
+  const locks = await connectForLocks(config);
+  const notices = await openNotices(config).catch(async (error: unknown) => {
+    await locks.end();
+    throw explained(error);
+  });
   const pool = new pg.Pool({
     ...config,
     max: CONNECTIONS,
@@ -46,13 +52,18 @@ export async function openPostgres(url: Secret): Promise<Database> {
   return {
     kind: 'postgres',
     db,
+    notices,
+    shared: true,
+    clockMs: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
+    prepare: (isOutdated, migrate) => prepare(locks, isOutdated, migrate),
     begin: (body) => beginSerializable(db, body),
     mustRepeat: isConflict,
     close: async () => {
       // Kysely ends a pool that it has used only.
       await db.destroy();
       if (!pool.ended) await pool.end();
-      await lock.end().catch(() => undefined);
+      await notices.close();
+      await locks.end().catch(() => undefined);
     },
   };
 }
@@ -103,6 +114,8 @@ function parseUrl(url: Secret): pg.ClientConfig {
     connectionTimeoutMillis: CONNECT_DEADLINE_MS,
     statement_timeout: STATEMENT_DEADLINE_MS,
     query_timeout: STATEMENT_DEADLINE_MS + CONNECT_DEADLINE_MS,
+    // A table that is read as a whole conflicts with whatever is written into it.
+    options: '-c enable_seqscan=off',
     idle_in_transaction_session_timeout: STATEMENT_DEADLINE_MS,
     keepAlive: true,
   };
@@ -113,26 +126,47 @@ function isLocal(host: string): boolean {
   return host === '' || host.startsWith('/') || /^(localhost|127(\.\d+){3}|\[?::1\]?)$/.test(host);
 }
 
-/**
- * Makes this process the only controller on the database for as long as the connection lasts. When it breaks, another may
- * come; the epoch in the database then ends our transactions.
- */
-async function takeLock(config: pg.ClientConfig): Promise<pg.Client> {
+/** Locks are held for as long as the connection lasts. */
+async function connectForLocks(config: pg.ClientConfig): Promise<pg.Client> {
   const client = new pg.Client(config);
   client.on('error', () => undefined);
   try {
     await client.connect();
-    const { rows } = await client.query<{ taken: boolean }>(
-      `select pg_try_advisory_lock(${LOCK_ID}) as taken`,
-    );
-    if (rows[0]?.taken !== true) {
-      throw new HoldfastError('IN_USE', `Another controller works on the database ${client.database ?? ''}.`);
-    }
     return client;
   } catch (error) {
     await client.end().catch(() => undefined);
     throw explained(error);
   }
+}
+
+/** One after the other, controllers that begin; the schema is changed while no other one works on the database. */
+async function prepare(
+  locks: pg.Client,
+  isOutdated: () => Promise<boolean>,
+  migrate: () => Promise<void>,
+): Promise<void> {
+  const ask = async (text: string): Promise<boolean> => {
+    try {
+      const { rows } = await locks.query<{ taken: boolean }>(`select ${text} as taken`);
+      return rows[0]?.taken === true;
+    } catch (error) {
+      throw explained(error);
+    }
+  };
+  await ask(`pg_advisory_lock(${BEGIN_LOCK_ID}) is null`);
+  const alone = await isOutdated();
+  if (!(await ask(`pg_try_advisory_lock${alone ? '' : '_shared'}(${WORK_LOCK_ID})`))) {
+    throw new HoldfastError(
+      'IN_USE',
+      `A controller of another version works on the database ${locks.database ?? ''}. Stop it first.`,
+    );
+  }
+  await migrate();
+  if (alone) {
+    await ask(`pg_advisory_lock_shared(${WORK_LOCK_ID}) is null`);
+    await ask(`pg_advisory_unlock(${WORK_LOCK_ID})`);
+  }
+  await ask(`pg_advisory_unlock(${BEGIN_LOCK_ID})`);
 }
 
 /** The pool with errors that say whether the database, the request or a bug is to blame. */

@@ -7,6 +7,7 @@ export interface Tables {
   /** One row: how many migrations were applied. */
   readonly schema_version: { readonly version: number };
   readonly controller_state: ControllerStateTable;
+  readonly controllers: ControllerTable;
   readonly zones: ZoneTable;
   readonly settings: SettingTable;
   readonly setting_changes: SettingChangeTable;
@@ -21,9 +22,15 @@ export interface Tables {
 /** What there is one of. */
 interface ControllerStateTable {
   readonly id: number;
-  readonly fencing_epoch: number;
   /** A known text under the master key: a wrong key is found at start. */
   readonly master_key_check_sealed: Uint8Array;
+}
+
+/** The controllers that work on the database, each under a name of its own, new with every start. */
+interface ControllerTable {
+  readonly id: string;
+  /** Milliseconds since 1970 by the database's clock; from then on others may take over what it leads. */
+  readonly lease_until_ms: number;
 }
 
 interface ZoneTable {
@@ -142,6 +149,10 @@ export interface OperationTable {
   /** 1 when the agent has taken the job on. */
   readonly accepted: number;
   readonly cancel_wanted: number;
+  /** The controller that drives it. */
+  readonly leader: string;
+  /** Larger with every controller that takes it over, so that its agent can tell the present one from those before. */
+  readonly fencing_epoch: number;
   /** The number of our latest event. */
   readonly last_sequence: number;
   /** The agent's number of the latest of its events that we have. */

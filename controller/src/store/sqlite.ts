@@ -1,9 +1,10 @@
 import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { Kysely, SqliteDialect } from 'kysely';
+import { Kysely, sql, SqliteDialect } from 'kysely';
 import { lockState } from './lock.ts';
 import { asKyselyDatabase, damaged, explained } from './node-sqlite.ts';
+import { noNotices } from './notices.ts';
 import type { Database, Trx } from './store.ts';
 import type { Tables } from './schema.ts';
 
@@ -29,6 +30,12 @@ export function openSqlite(stateDirectory: string): Database {
     return {
       kind: 'sqlite',
       db,
+      notices: noNotices,
+      shared: false,
+      clockMs: sql<number>`cast(unixepoch('subsec') * 1000 as integer)`,
+      prepare: async (_isOutdated, migrate) => {
+        await migrate();
+      },
       begin: (body: (trx: Trx) => Promise<void>) => db.transaction().execute(body),
       mustRepeat: () => false,
       close: async () => {

@@ -1,7 +1,8 @@
-import type { Kysely, Transaction } from 'kysely';
+import type { Kysely, RawBuilder, Transaction } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
-import { migrate } from './migrations.ts';
+import { isOutdated, migrate } from './migrations.ts';
+import type { Notices } from './notices.ts';
 import { openPostgres } from './postgres.ts';
 import type { Tables } from './schema.ts';
 import { createSealer, type Sealer } from './sealer.ts';
@@ -25,15 +26,19 @@ export interface Store {
   readonly db: Db;
   readonly transact: Transact;
   readonly sealer: Sealer;
-  /** Larger with every start, so that an agent can tell an old controller from the present one. */
-  readonly fencingEpoch: bigint;
+  readonly notices: Notices;
+  /** Whether other controllers may work on the same database. */
+  readonly shared: boolean;
+  /** The database's clock, milliseconds since 1970: the one that all controllers go by. */
+  readonly clockMs: RawBuilder<number>;
   close(): Promise<void>;
 }
 
-/** An open database of either kind, which no other controller works on. */
-export interface Database {
+/** An open database of either kind. */
+export interface Database extends Pick<Store, 'db' | 'notices' | 'shared' | 'clockMs'> {
   readonly kind: StatePlace['kind'];
-  readonly db: Db;
+  /** Brings the schema up to date while no other controller works on the database. */
+  readonly prepare: (isOutdated: () => Promise<boolean>, migrate: () => Promise<void>) => Promise<void>;
   /** Runs a body in one transaction that is isolated from all others, again when that takes it. */
   readonly begin: (body: (trx: Trx) => Promise<void>) => Promise<void>;
   /** Whether an error makes `begin` run the body again. */
@@ -44,28 +49,22 @@ export interface Database {
 /**
  * Opens the state, and makes it when there is none. A SQLite database is checked as a whole first.
  *
- * @throws HoldfastError IN_USE when another controller has it, STATE_UNUSABLE for a newer schema, another master key or a
+ * @throws HoldfastError IN_USE when another controller has it, or one of another version, STATE_UNUSABLE for a newer schema, another master key or a
  *   damaged database, STATE_UNAVAILABLE when PostgreSQL does not answer, INVALID_REQUEST for a bad key or URL
  */
 export async function openStore(place: StatePlace, masterKey: Secret): Promise<Store> {
   const sealer = createSealer(masterKey);
   const database = place.kind === 'sqlite' ? openSqlite(place.directory) : await openPostgres(place.url);
-  const { db } = database;
+  const { db, notices, shared, clockMs } = database;
   try {
-    await migrate(database);
-    const fencingEpoch = await beginEpoch(database, sealer);
+    await database.prepare(
+      () => isOutdated(database),
+      () => migrate(database),
+    );
+    await checkMasterKey(database, sealer);
     return {
-      db,
-      sealer,
-      fencingEpoch,
-      transact: batchTransactions(
-        (body) =>
-          database.begin(async (trx) => {
-            await refuseOldEpoch(trx, fencingEpoch);
-            await body(trx);
-          }),
-        database.mustRepeat,
-      ),
+      ...{ db, notices, shared, clockMs, sealer },
+      transact: batchTransactions(database.begin, database.mustRepeat),
       close: () => database.close(),
     };
   } catch (error) {
@@ -74,16 +73,12 @@ export async function openStore(place: StatePlace, masterKey: Secret): Promise<S
   }
 }
 
-async function beginEpoch({ begin }: Database, sealer: Sealer): Promise<bigint> {
-  let epoch = 1;
+async function checkMasterKey({ begin }: Database, sealer: Sealer): Promise<void> {
   await begin(async (trx) => {
     const before = await trx.selectFrom('controller_state').selectAll().executeTakeFirst();
     if (before === undefined) {
       const check = sealer.seal(CHECK_TEXT, CHECK_IDENTITY);
-      await trx
-        .insertInto('controller_state')
-        .values({ id: 1, fencing_epoch: epoch, master_key_check_sealed: check })
-        .execute();
+      await trx.insertInto('controller_state').values({ id: 1, master_key_check_sealed: check }).execute();
       return;
     }
     try {
@@ -91,18 +86,5 @@ async function beginEpoch({ begin }: Database, sealer: Sealer): Promise<bigint> 
     } catch (cause) {
       throw new HoldfastError('STATE_UNUSABLE', 'The master key is not the one of this database.', { cause });
     }
-    epoch = before.fencing_epoch + 1;
-    await trx.updateTable('controller_state').set({ fencing_epoch: epoch }).execute();
   });
-  return BigInt(epoch);
-}
-
-/** A controller that was cut off from its database, and replaced meanwhile, must not write into it. */
-async function refuseOldEpoch(trx: Trx, ours: bigint): Promise<void> {
-  const found = await trx.selectFrom('controller_state').select('fencing_epoch').executeTakeFirst();
-  if (found?.fencing_epoch === Number(ours)) return;
-  throw new HoldfastError(
-    'STALE_EPOCH',
-    'Another controller has taken the database over. Stop this one; operations go on at the other.',
-  );
 }
