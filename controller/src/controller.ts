@@ -117,8 +117,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
     await store.close();
   };
   try {
-    servers = await serveAll(options.listen, services, logger);
     await leadership.begin();
+    servers = await serveAll(options.listen, services, logger);
     await drivers.settle();
   } catch (error) {
     await close();

@@ -8,6 +8,7 @@ import { killNaming } from './leftovers.ts';
 import { startService, type Service } from './service.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
+const CONTROLLER = path.join(ROOT, 'controller/src/main.ts');
 
 export interface HoldfastOptions {
   /** One agent for each; default one, in zone `z1`. Agents may share a lab. */
@@ -15,6 +16,10 @@ export interface HoldfastOptions {
   readonly logLevel?: 'debug' | 'info';
   /** Where the controller listens besides its socket, such as `127.0.0.1:7600`. */
   readonly listen?: readonly string[];
+  /** The URL of a PostgreSQL database for the state; SQLite when left out. */
+  readonly databaseUrl?: string;
+  /** How many controllers work on it; default 1. */
+  readonly controllers?: number;
   /** How long `client` waits for each call; default a minute. */
   readonly clientDeadlineMs?: number;
 }
@@ -44,11 +49,16 @@ export interface AgentService extends Service {
 export interface Holdfast extends AsyncDisposable {
   /** Holds everything; in `shared` of the lab. */
   readonly directory: string;
+  /** The first controller. */
   readonly controller: Service;
+  readonly controllers: readonly Service[];
   /** The first agent. */
   readonly agent: AgentService;
   readonly agents: readonly AgentService[];
+  /** Calls the first controller. */
   readonly client: Client;
+  /** One for each controller. */
+  readonly clients: readonly Client[];
   /** The directory of the repository `nas-<zone>`; of the first zone when left out. */
   readonly repository: (zone?: string) => string;
   /** A new empty directory for a restore. */
@@ -66,9 +76,16 @@ export async function startHoldfast(lab: Lab, options: HoldfastOptions = {}): Pr
   await using starting = new AsyncDisposableStack();
   starting.defer(() => killNaming(directory));
 
-  const controller = await startController(directory, logLevel, options.listen ?? []);
-  starting.use(controller);
-  const client = starting.use(connect(controller.address, options.clientDeadlineMs));
+  const masterKey = path.join(directory, 'master.key');
+  await execa(process.execPath, [CONTROLLER, '--create-master-key', masterKey]);
+  const controllers: Service[] = [];
+  for (let index = 0; index < (options.controllers ?? 1); index += 1) {
+    controllers.push(starting.use(await startController(directory, index, masterKey, options)));
+  }
+  const clients = controllers.map(({ address }) => starting.use(connect(address, options.clientDeadlineMs)));
+  const [controller] = controllers;
+  const [client] = clients;
+  if (controller === undefined || client === undefined) throw new Error('At least one controller is needed.');
   const agents: AgentService[] = [];
   for (const [index, place] of (options.agents ?? [{ zone: 'z1' }]).entries()) {
     agents.push(starting.use(await startAgent(directory, { lab, ...place }, index, logLevel)));
@@ -81,14 +98,14 @@ export async function startHoldfast(lab: Lab, options: HoldfastOptions = {}): Pr
   let restores = 0;
   const running = starting.move();
   return {
-    ...{ directory, controller, agent, agents, client, repository },
+    ...{ directory, controller, controllers, agent, agents, client, clients, repository },
     restoreDirectory: async () => {
       const made = path.join(directory, `restore-${++restores}`);
       await mkdir(made);
       return made;
     },
     logs: async () => {
-      const logs = await Promise.all([controller, ...agents].map((service) => service.log()));
+      const logs = await Promise.all([...controllers, ...agents].map((service) => service.log()));
       const files = await execa('find', [directory, '-name', 'runner.log']);
       const runners = await execa('tail', [
         '-n',
@@ -102,19 +119,22 @@ export async function startHoldfast(lab: Lab, options: HoldfastOptions = {}): Pr
   };
 }
 
-async function startController(root: string, logLevel: string, listen: readonly string[]): Promise<Service> {
-  const directory = path.join(root, 'c');
+async function startController(
+  root: string,
+  index: number,
+  masterKey: string,
+  { logLevel = 'info', listen = [], databaseUrl }: HoldfastOptions,
+): Promise<Service> {
+  const directory = path.join(root, index === 0 ? 'c' : `c${index}`);
   await mkdir(directory, { mode: 0o700 });
-  const main = path.join(ROOT, 'controller/src/main.ts');
-  const masterKey = path.join(root, 'master.key');
-  await execa(process.execPath, [main, '--create-master-key', masterKey]);
   const socket = path.join(directory, 'c.sock');
   return startService({
-    name: 'controller',
+    name: index === 0 ? 'controller' : `controller-${index + 1}`,
     directory,
     address: { kind: 'unix', path: socket },
+    env: databaseUrl === undefined ? {} : { HOLDFAST_DATABASE_URL: databaseUrl },
     argv: [
-      main,
+      CONTROLLER,
       ...['--listen', `unix://${socket}`, ...listen],
       ...['--state-directory', path.join(directory, 'state'), '--master-key-file', masterKey],
       ...['--log-level', logLevel],

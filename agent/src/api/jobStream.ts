@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { handleBidiStreamingCall, ServerDuplexStream } from '@grpc/grpc-js';
+import { Metadata, type handleBidiStreamingCall, type ServerDuplexStream } from '@grpc/grpc-js';
 import { correlationIdOf, logFailure } from '@holdfast/common/call.ts';
 import { HoldfastError, toServiceError } from '@holdfast/common/errors.ts';
 import type { Control, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
@@ -58,7 +58,13 @@ export function jobStream<Start extends { readonly header?: JobHeader | undefine
     call.on('data', (request: JobRequest<Start>) => {
       if (job === undefined) {
         job = begin(parts, kind, accept, request);
-        job.then((followed) => sendEvents(parts, call, followed, gone.signal)).catch(fail);
+        job
+          .then((followed) => {
+            // Says that the job was taken or found, also when it has nothing to tell for long.
+            call.sendMetadata(new Metadata());
+            return sendEvents(parts, call, followed, gone.signal);
+          })
+          .catch(fail);
         return;
       }
       const known = job;

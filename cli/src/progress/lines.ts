@@ -48,6 +48,10 @@ function linesOf({ event }: OperationEvent, progress: Progress): readonly string
       return ['paused'];
     case 'resumed':
       return ['resumed'];
+    case 'interrupted':
+      return [`the agent of host ${event.value.host} cannot be reached`];
+    case 'reattached':
+      return [`the agent of host ${event.value.host} answers again`];
     // The result is for whoever follows the operation to tell.
     case 'completed':
     case 'failed':

@@ -83,6 +83,9 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
     case 'resumed':
       // The pause would count as slowness.
       return { paused: false, stages: progress.stages.map((stage) => ({ ...stage, recent: [] })) };
+    case 'interrupted':
+    case 'reattached':
+      return {};
     case 'completed':
       return { outcome: { kind: 'completed', completed: event.value }, paused: false };
     case 'failed':

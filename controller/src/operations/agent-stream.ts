@@ -8,6 +8,8 @@ export interface AgentStream {
   /** Tells the agent to start the job, or to attach to it when it knows it. */
   start(header: JobHeader): void;
   control(command: NonNullable<Control['command']>): void;
+  /** Calls back once, when the agent has taken the start or the attachment; before its first event. */
+  onTaken(callback: () => void): void;
   /** The job's events until the stream ends. Throws what gRPC gives when it breaks. */
   readonly events: AsyncIterable<OperationEvent>;
   /** Says that nothing more will be sent. The job goes on. */
@@ -55,6 +57,9 @@ function wrap<Start>(
     },
     control: (command) => {
       if (call.writable) call.write({ message: { $case: 'control', value: { command } } });
+    },
+    onTaken: (callback) => {
+      call.once('metadata', callback);
     },
     events: eventsOf(call),
     end: () => {

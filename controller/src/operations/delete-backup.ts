@@ -28,7 +28,6 @@ export async function deleteBackup(
     OperationKind.OPERATION_KIND_RESTORE_BACKUP,
     OperationKind.OPERATION_KIND_DELETE_BACKUP,
   ];
-  await refuseBackupInUse(parts.store.db, backup.id, others);
   const repository = await parts.repositories.find(backup.repository);
   const host = await anyHost(parts, backup);
   return await parts.submit.accept({

@@ -21,7 +21,7 @@ import { describeOnBothStores } from '../testing/stores.ts';
 
 const { OPERATION_STATE_PENDING, OPERATION_STATE_RUNNING, OPERATION_STATE_SUCCEEDED } = OperationState;
 const { OPERATION_STATE_FAILED, OPERATION_STATE_CANCELLED, OPERATION_STATE_PAUSED } = OperationState;
-const { OPERATION_STATE_VERIFYING } = OperationState;
+const { OPERATION_STATE_INTERRUPTED, OPERATION_STATE_VERIFYING } = OperationState;
 const { STAGE_PREPARE, STAGE_BLOCKJOB, STAGE_CHECK } = Stage;
 
 const cases = (events: readonly OperationEvent[]): string[] =>
@@ -139,18 +139,46 @@ describeOnBothStores('driving operations', function (kind) {
     );
   });
 
-  it('waits for an agent that restarts, and says that it does', async () => {
+  it('waits for an agent that restarts, says that it does, and is INTERRUPTED only until then', async () => {
     const { id } = await takeBackup(lab);
     const job = await jobOf(agent, id);
-    job.emit(happening.accepted(STAGE_PREPARE));
-    await reaches(lab, id, OPERATION_STATE_RUNNING);
+    job.emit(happening.accepted(STAGE_PREPARE), { $case: 'paused', value: {} });
+    await reaches(lab, id, OPERATION_STATE_PAUSED);
     await agent.stop();
+    const { lastKnownState } = await reaches(lab, id, OPERATION_STATE_INTERRUPTED);
+    assert.equal(lastKnownState, OPERATION_STATE_PAUSED);
+    // The agent answers, and has nothing to tell.
+    await agent.startAgain();
+    const back = await reaches(lab, id, OPERATION_STATE_PAUSED);
+    assert.equal(back.lastKnownState, OperationState.OPERATION_STATE_UNSPECIFIED);
+    await agent.stop();
+    await reaches(lab, id, OPERATION_STATE_INTERRUPTED);
     await eventually(async () => {
       const { warnings } = await getOperation(lab, id);
       return warnings.some((warning) => warning.reason === 'AGENT_UNREACHABLE');
     });
     job.emit(happening.backedUp(job.start as TakeBackupStart));
     await agent.startAgain();
+    await reaches(lab, id, OPERATION_STATE_SUCCEEDED);
+    const seen = watch(lab, id);
+    await seen.ended;
+    assert.deepEqual(cases(seen.events), [
+      ...['accepted', 'paused', 'warning', 'interrupted', 'reattached'],
+      ...['warning', 'interrupted', 'reattached', 'completed'],
+    ]);
+  });
+
+  it('takes a job over although its agent knows a newer epoch than a state that was put back', async () => {
+    const { id } = await takeBackup(lab);
+    const job = await jobOf(agent, id);
+    job.emit(happening.accepted(STAGE_PREPARE));
+    await reaches(lab, id, OPERATION_STATE_RUNNING);
+    agent.knownEpoch = 7n;
+    job.cut();
+    await eventually(() =>
+      Promise.resolve(agent.attachments.some(({ fencingEpoch }) => fencingEpoch === 8n)),
+    );
+    job.emit(happening.backedUp(job.start as TakeBackupStart));
     await reaches(lab, id, OPERATION_STATE_SUCCEEDED);
   });
 

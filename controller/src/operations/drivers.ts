@@ -184,10 +184,16 @@ function newerEpoch(thrown: unknown): bigint | undefined {
   return /^\d{1,15}$/.test(epoch) ? BigInt(epoch) : undefined;
 }
 
-async function warn(context: Context, { operation }: ActiveOperation): Promise<void> {
+/** Says that the agent is away; what it was told of is not known any more. */
+async function warn(context: Context, { operation, startSent }: ActiveOperation): Promise<void> {
   const message = `The agent of host ${operation.host} does not answer; the operation goes on as soon as it does.`;
   await context.journal.append(operation.id, {
     event: { $case: 'warning', value: { reason: 'AGENT_UNREACHABLE', message, target: '' } },
+    time: context.now(),
+  });
+  if (!startSent) return;
+  await context.journal.append(operation.id, {
+    event: { $case: 'interrupted', value: { host: operation.host } },
     time: context.now(),
   });
 }

@@ -1,7 +1,9 @@
 import { correlated } from '@holdfast/common/client.ts';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
+import type { Logger } from '@holdfast/common/logger.ts';
 import type { Attach, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import type { Keys } from '../keys/keys.ts';
@@ -22,6 +24,7 @@ export interface FollowParts {
   readonly agents: Agents;
   readonly keys: Keys;
   readonly now: () => Date;
+  readonly logger: Logger;
   /** Where others find the stream to steer the job. */
   readonly streams: Map<string, AgentStream>;
   readonly stopping: AbortSignal;
@@ -53,6 +56,7 @@ export async function followJob(
   stopping.addEventListener('abort', stream.drop);
   streams.set(id, stream);
   let goodbye: NodeJS.Timeout | undefined;
+  const reattached = noteReattached(parts, active, stream);
   try {
     if (attach) stream.control({ $case: 'attach', value: attachTo(active, job) });
     else stream.start(headerOf(active));
@@ -60,6 +64,7 @@ export async function followJob(
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
     for await (const event of stream.events) {
       onEvent();
+      await reattached.promise;
       await handleEvent(parts, active, stream, event);
       if (!isLast(event)) continue;
       stream.end();
@@ -70,10 +75,36 @@ export async function followJob(
     if (goodbye === undefined) throw error;
   } finally {
     clearTimeout(goodbye);
+    reattached.resolve();
     stopping.removeEventListener('abort', stream.drop);
     streams.delete(id);
     stream.drop();
   }
+}
+
+/** Notes that the agent answers again, before its first event and also when none comes. */
+function noteReattached(
+  { journal, now, logger }: FollowParts,
+  { operation }: ActiveOperation,
+  stream: AgentStream,
+): PromiseWithResolvers<void> {
+  const noted = Promise.withResolvers<void>();
+  const { id, host, state } = operation;
+  if (state !== OperationState.OPERATION_STATE_INTERRUPTED) {
+    noted.resolve();
+    return noted;
+  }
+  stream.onTaken(() => {
+    journal
+      .append(id, { event: { $case: 'reattached', value: { host } }, time: now() })
+      .catch((error: unknown) => {
+        // Without it the operation would stay as unknown as it was: the stream is begun anew.
+        logger.warn('that the agent answers was not noted', { operationId: id, error });
+        stream.drop();
+      })
+      .finally(noted.resolve);
+  });
+  return noted;
 }
 
 async function handleEvent(
@@ -107,10 +138,7 @@ function headerOf({ operation, fencingEpoch }: ActiveOperation): JobHeader {
   return { jobId: id, zone, fencingEpoch, correlationId };
 }
 
-function attachTo(
-  { operation, agentSequence, fencingEpoch }: ActiveOperation,
-  job: StreamedJob,
-): Attach {
+function attachTo({ operation, agentSequence, fencingEpoch }: ActiveOperation, job: StreamedJob): Attach {
   const repository = job.kind === 'take' ? job.start.repository : job.start.backup?.repository;
   const credentials = repository?.credentials;
   return { jobId: operation.id, afterSequence: agentSequence, fencingEpoch, credentials };

@@ -95,7 +95,11 @@ export function createLeadership(parts: {
       return name;
     },
     require: async (trx) => {
-      const found = await trx.selectFrom('controllers').select('id').where('id', '=', name).executeTakeFirst();
+      const found = await trx
+        .selectFrom('controllers')
+        .select('id')
+        .where('id', '=', name)
+        .executeTakeFirst();
       if (found !== undefined) return;
       throw new HoldfastError(
         'STATE_UNAVAILABLE',
@@ -110,7 +114,14 @@ export function createLeadership(parts: {
     end: async () => {
       stop.abort();
       await kept;
-      await store.db.updateTable('controllers').set({ lease_until_ms: 0 }).where('id', '=', name).execute();
+      await store.db
+        .updateTable('controllers')
+        .set({ lease_until_ms: 0 })
+        .where('id', '=', name)
+        .execute()
+        .catch((error: unknown) => {
+          logger.warn('others take over only when the lease runs out', { error });
+        });
     },
   };
 }

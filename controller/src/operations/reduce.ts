@@ -18,6 +18,7 @@ export function isEnded(state: OperationState): boolean {
     case OperationState.OPERATION_STATE_RUNNING:
     case OperationState.OPERATION_STATE_VERIFYING:
     case OperationState.OPERATION_STATE_PAUSED:
+    case OperationState.OPERATION_STATE_INTERRUPTED:
     case OperationState.UNRECOGNIZED:
       return false;
   }
@@ -53,9 +54,14 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
       return { ...next, state: OperationState.OPERATION_STATE_PAUSED };
     case 'resumed':
       return atWork({ ...next, state: OperationState.OPERATION_STATE_RUNNING });
+    case 'interrupted':
+      return interrupted(next);
+    case 'reattached':
+      return reattached(next);
     case 'completed':
       return {
         ...next,
+        lastKnownState: OperationState.OPERATION_STATE_UNSPECIFIED,
         state: OperationState.OPERATION_STATE_SUCCEEDED,
         result: happened.value,
         endTime: event.time,
@@ -64,6 +70,7 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
       const { reason, metadata } = fromStatus(happened.value);
       return {
         ...next,
+        lastKnownState: OperationState.OPERATION_STATE_UNSPECIFIED,
         state:
           reason === 'CANCELLED'
             ? OperationState.OPERATION_STATE_CANCELLED
@@ -77,6 +84,28 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case undefined:
       return next;
   }
+}
+
+function interrupted(operation: Operation): Operation {
+  switch (operation.state) {
+    case OperationState.OPERATION_STATE_PENDING:
+    case OperationState.OPERATION_STATE_RUNNING:
+    case OperationState.OPERATION_STATE_VERIFYING:
+    case OperationState.OPERATION_STATE_PAUSED:
+      return {
+        ...operation,
+        state: OperationState.OPERATION_STATE_INTERRUPTED,
+        lastKnownState: operation.state,
+      };
+    default:
+      return operation;
+  }
+}
+
+function reattached(operation: Operation): Operation {
+  const { state, lastKnownState } = operation;
+  const known = { ...operation, lastKnownState: OperationState.OPERATION_STATE_UNSPECIFIED };
+  return state === OperationState.OPERATION_STATE_INTERRUPTED ? { ...known, state: lastKnownState } : known;
 }
 
 /** The operation with the state that goes with its stages, unless it is paused or not yet at work. */

@@ -65,7 +65,14 @@ export async function takeBackup(
   const repository = await parts.repositories.choose(request.repository, zone);
   const { host, domain } = await findDomain(parts, request, correlationId);
   requireState(domain);
-  await refuseBusy(store.db, zone, domain);
+  try {
+    await refuseBusy(store.db, zone, domain);
+  } catch (error) {
+    // It may be this request that keeps it busy: it may have come to another controller at the same time.
+    const same = await submit.earlier(repeatable);
+    if (same !== undefined) return same;
+    throw error;
+  }
 
   const key: BackupKey | undefined = encrypted ? await keys.forNewBackup(zone, passphrase) : undefined;
   const backupId = randomUUID();

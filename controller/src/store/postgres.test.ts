@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import pg from 'pg';
 import { Secret } from '@holdfast/common/secret.ts';
-import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
+import { eventually, MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
 import { makeState, query, type TestState } from '../testing/stores.ts';
+import type { Notice } from './notices.ts';
 import { openStore } from './store.ts';
 
 describe('the state in PostgreSQL', function () {
@@ -48,16 +50,47 @@ describe('the state in PostgreSQL', function () {
     await store.close();
   });
 
-  it('takes nothing from a controller that was replaced while it was cut off', async () => {
-    const old = await openStore(state.place, MASTER_KEY);
+  it('is shared by any number of controllers that begin at once', async () => {
+    const stores = await Promise.all([1, 2, 3, 4].map(() => openStore(state.place, MASTER_KEY)));
+    const heard: Notice[] = [];
+    const [first, second] = stores;
+    assert.ok(first && second);
+    second.notices.listen((notice) => heard.push(notice));
+    first.notices.listen(() => assert.fail('heard itself'));
+    await first.notices.tell({ kind: 'stored', operationId: 'one' }, first.db);
+    await first
+      .transact(async (trx) => {
+        await first.notices.tell({ kind: 'stored', operationId: 'undone' }, trx);
+        throw new Error('on purpose');
+      })
+      .catch(() => undefined);
+    await first.notices.tell({ kind: 'stored', operationId: 'two' }, first.db);
+    await eventually(() => Promise.resolve(heard.length >= 2));
+    assert.deepEqual(
+      heard.map((notice) => 'operationId' in notice && notice.operationId),
+      ['one', 'two'],
+    );
     await cutOff();
-    const next = await openStore(state.place, MASTER_KEY);
-    const add = (store: typeof old) =>
-      store.transact((trx) => trx.insertInto('zones').values({ name: 'z1', create_time: '' }).execute());
-    await refused(add(old), 'STALE_EPOCH');
-    await add(next);
-    await old.close();
-    await next.close();
+    await eventually(() => Promise.resolve(heard.some(({ kind }) => kind === 'missed')));
+    await Promise.all(stores.map((store) => store.close()));
+  });
+
+  it('has its schema changed only while no other controller works on it', async () => {
+    const present = await openStore(state.place, MASTER_KEY);
+    await query(url, 'update schema_version set version = version - 1');
+    await refused(openStore(state.place, MASTER_KEY), 'IN_USE');
+    await query(url, 'update schema_version set version = version + 1');
+    await (await openStore(state.place, MASTER_KEY)).close();
+    await present.close();
+    // As a controller did that knew of no others.
+    const alone = new pg.Client(url);
+    await alone.connect();
+    await alone.query('select pg_advisory_lock(5127001)');
+    await refused(openStore(state.place, MASTER_KEY), 'IN_USE');
+    await alone.end();
+    await eventually(() => openStore(state.place, MASTER_KEY).catch(() => undefined)).then((store) =>
+      store.close(),
+    );
   });
 
   it('does work again that another writer came in between', async () => {

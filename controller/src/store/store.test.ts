@@ -23,20 +23,6 @@ describeOnBothStores('the store', function (kind) {
   const zones = async (): Promise<string[]> =>
     (await store.db.selectFrom('zones').select('name').orderBy('name').execute()).map((row) => row.name);
 
-  it('counts its openings', async () => {
-    for (const epoch of [1n, 2n, 3n]) {
-      assert.equal(store.fencingEpoch, epoch);
-      await store.close();
-      store = await openStore(state.place, MASTER_KEY);
-    }
-  });
-
-  it('refuses a second controller', async () => {
-    await refused(openStore(state.place, MASTER_KEY), 'IN_USE');
-    await store.close();
-    store = await openStore(state.place, MASTER_KEY);
-  });
-
   it('refuses a newer schema, and leaves it as it is', async () => {
     await store.transact((trx) => trx.updateTable('schema_version').set({ version: 999 }).execute());
     await store.close();

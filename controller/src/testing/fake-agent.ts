@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from '@grpc/grpc-js';
+import { Metadata, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
@@ -7,6 +7,7 @@ import { serve, type RunningServer } from '@holdfast/common/server.ts';
 import {
   AgentServiceService,
   type AgentServiceServer,
+  type Attach,
   type Control,
   type DeleteBackupRequest,
   type PrepareRepositoryRequest,
@@ -48,9 +49,13 @@ export interface FakeJob {
 export interface FakeAgent {
   readonly address: Address;
   readonly jobs: ReadonlyMap<string, FakeJob>;
+  /** What attached, and where. */
+  readonly attachments: readonly Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[];
   readonly deletions: readonly DeleteBackupRequest[];
   readonly prepared: readonly PrepareRepositoryRequest[];
   domains: { readonly uuid: string; readonly name: string; readonly state: string }[];
+  /** An attachment with a lower epoch is refused. */
+  knownEpoch: bigint;
   /** When set, every start is refused with it. */
   refusal: HoldfastError | undefined;
   /** When set, the repository is no good. */
@@ -86,10 +91,11 @@ export async function startFakeAgent(given: {
   readonly address: Address;
 }): Promise<FakeAgent> {
   const jobs = new Map<string, MutableJob>();
+  const attachments: Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[] = [];
   const deletions: DeleteBackupRequest[] = [];
   const prepared: PrepareRepositoryRequest[] = [];
   const streamOf = (stream: Stream): void => {
-    handleStream(agent, jobs, stream);
+    handleStream(agent, jobs, attachments, stream);
   };
   const implementation: AgentServiceServer = {
     takeBackup: streamOf,
@@ -146,9 +152,11 @@ export async function startFakeAgent(given: {
   const agent: FakeAgent = {
     address,
     jobs,
+    attachments,
     deletions,
     prepared,
     domains: [],
+    knownEpoch: 0n,
     refusal: undefined,
     repositoryProblem: undefined,
     repositoryId: randomUUID(),
@@ -178,7 +186,12 @@ function answer<Request, Response>(handle: (request: Request) => Response) {
   };
 }
 
-function handleStream(agent: FakeAgent, jobs: Map<string, MutableJob>, stream: Stream): void {
+function handleStream(
+  agent: FakeAgent,
+  jobs: Map<string, MutableJob>,
+  attachments: Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[],
+  stream: Stream,
+): void {
   let job: MutableJob | undefined;
   stream.on('error', () => undefined);
   stream.on('data', ({ message }: { message: { $case: string; value: Start | Control } | undefined }) => {
@@ -198,7 +211,14 @@ function handleStream(agent: FakeAgent, jobs: Map<string, MutableJob>, stream: S
     }
     const command = (message?.value as Control | undefined)?.command;
     if (command?.$case === 'attach') {
-      job = jobs.get(command.value.jobId);
+      const { jobId, afterSequence, fencingEpoch } = command.value;
+      if (fencingEpoch < agent.knownEpoch) {
+        const metadata = { epoch: String(agent.knownEpoch) };
+        stream.emit('error', toServiceError(new HoldfastError('STALE_EPOCH', 'stale', { metadata })));
+        return;
+      }
+      attachments.push({ jobId, afterSequence, fencingEpoch });
+      job = jobs.get(jobId);
       if (job === undefined) stream.emit('error', toServiceError(new HoldfastError('JOB_NOT_FOUND', 'gone')));
       else follow(job, stream, command.value.afterSequence);
     } else if (command?.$case === 'ack') {
@@ -212,6 +232,7 @@ function handleStream(agent: FakeAgent, jobs: Map<string, MutableJob>, stream: S
 }
 
 function follow(job: MutableJob, stream: Stream, after: bigint): void {
+  stream.sendMetadata(new Metadata());
   job.streams.add(stream);
   for (const event of job.events) if (event.sequence > after) stream.write({ event });
 }

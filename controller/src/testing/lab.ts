@@ -52,8 +52,16 @@ export interface Lab {
   startAgent(name: string, zone: string): Promise<FakeAgent>;
   /** Makes zone `z1` with host `h1`, repository `r1` and a running domain `vm`. */
   furnish(): Promise<FakeAgent>;
+  /** Starts another controller on the same state. Closed with the lab, or before. */
+  startAnother(): Promise<AnotherController>;
   stopController(): Promise<void>;
   restartController(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A controller beside the first one, seen as a lab whose clients call it. */
+export interface AnotherController {
+  readonly lab: Lab;
   close(): Promise<void>;
 }
 
@@ -72,9 +80,9 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
   const state = await makeState(kind);
   const address: Address = { kind: 'unix', path: join(directory, 'controller.sock') };
   const agents: FakeAgent[] = [];
-  const start = (): Promise<RunningController> =>
+  const start = (at = address): Promise<RunningController> =>
     startController({
-      listen: [address],
+      listen: [at],
       state: state.place,
       masterKey: MASTER_KEY,
       logger: silentLogger,
@@ -82,15 +90,8 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       ...(now === undefined ? {} : { now }),
     });
   let controller = await start();
-  const clients = {
-    backups: connectTo(BackupServiceClient, address),
-    operations: connectTo(OperationServiceClient, address),
-    zones: connectTo(ZoneServiceClient, address),
-    hosts: connectTo(HostServiceClient, address),
-    repositories: connectTo(RepositoryServiceClient, address),
-    keys: connectTo(KeyServiceClient, address),
-    statistics: connectTo(StatisticsServiceClient, address),
-  };
+  const clients = clientsOf(address);
+  const others: AnotherController[] = [];
   const startAgent = async (name: string, zone: string): Promise<FakeAgent> => {
     const agent = await startFakeAgent({
       name,
@@ -100,7 +101,7 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
     agents.push(agent);
     return agent;
   };
-  return {
+  const lab: Lab = {
     directory,
     state,
     address,
@@ -123,6 +124,20 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       );
       return agent;
     },
+    startAnother: async () => {
+      const at: Address = { kind: 'unix', path: join(directory, `c${others.length + 2}.sock`) };
+      const running = await start(at);
+      const theirs = clientsOf(at);
+      const another = {
+        lab: { ...lab, address: at, clients: theirs },
+        close: async () => {
+          for (const client of Object.values(theirs)) client.close();
+          await running.close();
+        },
+      };
+      others.push(another);
+      return another;
+    },
     stopController: () => controller.close(),
     restartController: async () => {
       await controller.close();
@@ -130,11 +145,24 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
     },
     close: async () => {
       for (const client of Object.values(clients)) client.close();
-      await controller.close();
+      await Promise.all([controller.close(), ...others.map((another) => another.close())]);
       await Promise.all(agents.map((agent) => agent.stop()));
       await state.remove();
       rmSync(directory, { recursive: true, force: true });
     },
+  };
+  return lab;
+}
+
+function clientsOf(address: Address): Clients {
+  return {
+    backups: connectTo(BackupServiceClient, address),
+    operations: connectTo(OperationServiceClient, address),
+    zones: connectTo(ZoneServiceClient, address),
+    hosts: connectTo(HostServiceClient, address),
+    repositories: connectTo(RepositoryServiceClient, address),
+    keys: connectTo(KeyServiceClient, address),
+    statistics: connectTo(StatisticsServiceClient, address),
   };
 }
 
