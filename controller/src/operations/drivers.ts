@@ -151,10 +151,10 @@ async function tryOnce(context: Context, operationId: string, tries: { failed: n
   return false;
 }
 
-async function attempt(context: Context, active: ActiveOperation, onEvent: () => void): Promise<void> {
+async function attempt(context: Context, active: ActiveOperation, onContact: () => void): Promise<void> {
   const { job } = active;
   if (job.kind === 'delete') await carryOutDelete(context, active, job.request);
-  else await followJob(context, active, job, onEvent);
+  else await followJob(context, active, job, onContact);
 }
 
 /** Ends the operation when the error says something final of it. */

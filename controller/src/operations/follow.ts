@@ -34,13 +34,14 @@ export interface FollowParts {
  * Follows a job on one stream, from its start or from where it was left, until the stream ends. Every event is stored
  * before it is acknowledged.
  *
+ * @param onContact the agent has answered
  * @returns once the stream has ended well; the job may go on. Throws what broke the stream.
  */
 export async function followJob(
   parts: FollowParts,
   active: ActiveOperation,
   job: StreamedJob,
-  onEvent: () => void,
+  onContact: () => void,
 ): Promise<void> {
   const { journal, hosts, agents, streams, stopping } = parts;
   const { id, host, correlationId } = active.operation;
@@ -56,6 +57,7 @@ export async function followJob(
   stopping.addEventListener('abort', stream.drop);
   streams.set(id, stream);
   let goodbye: NodeJS.Timeout | undefined;
+  stream.onTaken(onContact);
   const reattached = noteReattached(parts, active, stream);
   try {
     if (attach) stream.control({ $case: 'attach', value: attachTo(active, job) });
@@ -63,7 +65,6 @@ export async function followJob(
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
     for await (const event of stream.events) {
-      onEvent();
       await reattached.promise;
       await handleEvent(parts, active, stream, event);
       if (!isLast(event)) continue;
@@ -75,7 +76,7 @@ export async function followJob(
     if (goodbye === undefined) throw error;
   } finally {
     clearTimeout(goodbye);
-    reattached.resolve();
+    reattached.resolve(undefined);
     stopping.removeEventListener('abort', stream.drop);
     streams.delete(id);
     stream.drop();
@@ -87,11 +88,11 @@ function noteReattached(
   { journal, now, logger }: FollowParts,
   { operation }: ActiveOperation,
   stream: AgentStream,
-): PromiseWithResolvers<void> {
-  const noted = Promise.withResolvers<void>();
+): PromiseWithResolvers<undefined> {
+  const noted = Promise.withResolvers<undefined>();
   const { id, host, state } = operation;
   if (state !== OperationState.OPERATION_STATE_INTERRUPTED) {
-    noted.resolve();
+    noted.resolve(undefined);
     return noted;
   }
   stream.onTaken(() => {
@@ -102,7 +103,9 @@ function noteReattached(
         logger.warn('that the agent answers was not noted', { operationId: id, error });
         stream.drop();
       })
-      .finally(noted.resolve);
+      .finally(() => {
+        noted.resolve(undefined);
+      });
   });
   return noted;
 }

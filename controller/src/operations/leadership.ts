@@ -78,7 +78,7 @@ export function createLeadership(parts: {
     }
   };
   const keep = async (): Promise<void> => {
-    while (!stop.signal.aborted) {
+    while (true) {
       await sleep(RENEW_MS, undefined, { signal: stop.signal }).catch(() => undefined);
       if (stop.signal.aborted) return;
       try {

@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
 import pg from 'pg';
 import type { Notice, Notices } from './notices.ts';
@@ -35,19 +35,25 @@ export async function openNotices(
     }
   };
   let client = await connect();
+  const connectAgain = async (): Promise<void> => {
+    while (!stop.signal.aborted) {
+      try {
+        client = await connect();
+      } catch {
+        // Whoever needs the database is told that it does not answer.
+        await sleep(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+        continue;
+      }
+      if (stop.signal.aborted) await client.end();
+      else hear({ kind: 'missed' });
+      return;
+    }
+  };
   const keepConnected = async (): Promise<void> => {
     while (!stop.signal.aborted) {
+      // An error comes before the end.
       await new Promise((resolve) => client.once('end', resolve));
-      while (!stop.signal.aborted) {
-        try {
-          client = await connect();
-          hear({ kind: 'missed' });
-          break;
-        } catch {
-          // What does not answer is tried again; whoever needs the database is told so.
-          await sleep(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
-        }
-      }
+      await connectAgain();
     }
   };
   const kept = keepConnected();

@@ -131,7 +131,7 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       const another = {
         lab: { ...lab, address: at, clients: theirs },
         close: async () => {
-          for (const client of Object.values(theirs)) client.close();
+          for (const client of Object.values({ ...theirs })) client.close();
           await running.close();
         },
       };
@@ -144,7 +144,7 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       controller = await start();
     },
     close: async () => {
-      for (const client of Object.values(clients)) client.close();
+      for (const client of Object.values({ ...clients })) client.close();
       await Promise.all([controller.close(), ...others.map((another) => another.close())]);
       await Promise.all(agents.map((agent) => agent.stop()));
       await state.remove();
