@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
@@ -101,7 +102,13 @@ describe('several controllers on one PostgreSQL', function () {
     assert.equal((await getOperation(third.lab, id)).state, OperationState.OPERATION_STATE_SUCCEEDED);
     // The first one has a new name, and leads what it takes on.
     agent.script = [happening.accepted()];
-    const { id: next } = await takeBackup(lab);
+    const { id: next } = await eventually(() =>
+      takeBackup(lab).catch((error: unknown) => {
+        // Until it knows.
+        assert.equal((error as HoldfastError).reason, 'STATE_UNAVAILABLE');
+        return undefined;
+      }),
+    );
     await reaches(other.lab, next, OperationState.OPERATION_STATE_RUNNING);
   });
 

@@ -14,6 +14,7 @@ export async function openNotices(
   const ours = randomUUID();
   const listeners = new Set<(notice: Notice) => void>();
   const stop = new AbortController();
+  const isStopped = (): boolean => stop.signal.aborted;
   const hear = (notice: Notice): void => {
     for (const listener of listeners) listener(notice);
   };
@@ -36,7 +37,7 @@ export async function openNotices(
   };
   let client = await connect();
   const connectAgain = async (): Promise<void> => {
-    while (!stop.signal.aborted) {
+    while (!isStopped()) {
       try {
         client = await connect();
       } catch {
@@ -44,13 +45,13 @@ export async function openNotices(
         await sleep(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
         continue;
       }
-      if (stop.signal.aborted) await client.end();
+      if (isStopped()) await client.end();
       else hear({ kind: 'missed' });
       return;
     }
   };
   const keepConnected = async (): Promise<void> => {
-    while (!stop.signal.aborted) {
+    while (!isStopped()) {
       // An error comes before the end.
       await new Promise((resolve) => client.once('end', resolve));
       await connectAgain();
