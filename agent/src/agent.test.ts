@@ -11,7 +11,7 @@ describe('startAgent', () => {
     const lib = join(root.path, 'lib/holdfast');
     const runtimeDirectory = join(root.path, 'run/holdfast/agent');
     const agent = await startAgent({
-      listen: { kind: 'unix', path: join(root.path, 'agent.sock') },
+      listen: [{ kind: 'unix', path: join(root.path, 'agent.sock') }],
       zone: 'z',
       hostName: 'h',
       libvirtUri: 'qemu:///system',

@@ -2,9 +2,11 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Address } from '@holdfast/common/address.ts';
+import { DEFAULT_FRONT, openFront, type FrontOptions } from '@holdfast/common/front.ts';
 import type { Logger, LoggerOptions } from '@holdfast/common/logger.ts';
-import { serve } from '@holdfast/common/server.ts';
+import type { RunningServer } from '@holdfast/common/server.ts';
 import { AgentServiceService } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { agentAccess } from './api/access.ts';
 import { agentService } from './api/service.ts';
 import { epochs } from './jobs/epochs.ts';
 import { jobsOf } from './jobs/jobs.ts';
@@ -17,7 +19,10 @@ import { openRepositories } from './repository/repositories.ts';
 const RECOVER_EVERY_MS = 60_000;
 
 export interface AgentOptions {
-  readonly listen: Address;
+  /** One or more unix sockets or ports; without certificates, ports of loopback. */
+  readonly listen: readonly Address[];
+  /** Certificates, limits and metrics; without it, only this host can call. */
+  readonly front?: FrontOptions;
   /** The zone that this host belongs to. */
   readonly zone: string;
   readonly hostName: string;
@@ -34,14 +39,21 @@ export interface AgentOptions {
 }
 
 export interface RunningAgent {
-  readonly address: Address;
+  /** Where it listens, with the real port where 0 was asked for. */
+  readonly addresses: readonly Address[];
   /** Stops serving. Running jobs go on in their own processes. */
   close(): Promise<void>;
 }
 
-/** Starts the agent: finds what jobs a killed host or process left, undoes it, then serves. */
+/**
+ * Starts the agent: finds what jobs a killed host or process left, undoes it, then serves.
+ *
+ * @throws HoldfastError IN_USE, INVALID_REQUEST for an address that other machines could reach without certificates,
+ *   CERTIFICATE_UNUSABLE
+ */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { logger, zone, hostName } = options;
+  const front = await openFront(options.front ?? DEFAULT_FRONT, logger);
   // Closed by itself: its parents may be those of the directories below, which are not.
   await mkdir(options.stateDirectory, { recursive: true });
   await chmod(options.stateDirectory, 0o700);
@@ -99,17 +111,19 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     logger,
   });
   const name = 'holdfast.agent.v1.AgentService';
-  const server = await serve(
-    options.listen,
-    [{ name, definition: AgentServiceService, implementation }],
-    logger,
-  );
-  return {
-    address: server.address,
-    close: async () => {
-      closing.abort();
-      await server.close();
-      await repositories.close();
-    },
+  const close = async (servers: readonly RunningServer[]): Promise<void> => {
+    for (const server of servers) server.retire();
+    closing.abort();
+    await Promise.all(servers.map((server) => server.close()));
+    await repositories.close();
+    await front.close();
   };
+  try {
+    const services = [{ name, definition: AgentServiceService, implementation }];
+    const servers = await front.serve(options.listen, services, agentAccess(zone));
+    return { addresses: servers.map((server) => server.address), close: () => close(servers) };
+  } catch (error) {
+    await close([]);
+    throw error;
+  }
 }

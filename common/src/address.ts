@@ -54,7 +54,7 @@ export function requireLocal(address: Address): void {
     return;
   throw new HoldfastError(
     'INVALID_REQUEST',
-    `${address.host}:${address.port} can be reached from other machines, and connections are not encrypted. ` +
-      'Use a loopback address such as 127.0.0.1 or a unix socket.',
+    `${address.host}:${address.port} can be reached from other machines, and without certificates connections are not ` +
+      'encrypted. Use a loopback address such as 127.0.0.1, a unix socket, or TLS (--tls-directory).',
   );
 }

@@ -8,6 +8,7 @@ import type {
   ServerWritableStream,
 } from '@grpc/grpc-js';
 import { HoldfastError, toServiceError } from './errors.ts';
+import { callerIdentity } from './identity/caller.ts';
 import type { Logger } from './logger.ts';
 
 /** The metadata key that carries the id that stands in every log line about a request. */
@@ -95,8 +96,10 @@ function callContext<Request, Response>(
   };
 }
 
-/** A peer without an address is on a unix socket. */
-function callerOf(call: { getPeer(): string }): string {
+/** By name with a certificate; a peer without an address is on a unix socket. */
+function callerOf(call: Pick<ServerUnaryCall<unknown, unknown>, 'getPeer' | 'getAuthContext'>): string {
+  const identity = callerIdentity(call);
+  if (identity !== undefined) return identity.name;
   const peer = call.getPeer();
   return peer === 'unknown' ? 'unix socket' : peer;
 }

@@ -2,31 +2,56 @@ import {
   credentials,
   Metadata,
   type ChannelOptions,
+  type ClientOptions,
   type ClientUnaryCall,
   type ServiceError,
 } from '@grpc/grpc-js';
 import { grpcTarget, requireLocal, type Address } from './address.ts';
 import { CORRELATION_KEY } from './call.ts';
 import { fromServiceError } from './errors.ts';
+import type { Certificates } from './identity/certificates.ts';
+import { openTlsChannel, type ExpectedPeer } from './identity/channel.ts';
 
 /** What a generated client is made from. */
 type ClientConstructor<Client> = new (
   target: string,
   channelCredentials: ReturnType<typeof credentials.createInsecure>,
-  options: ChannelOptions,
+  options: ClientOptions,
 ) => Client;
 
-/** A client of a service at an address. Nothing is sent before the first call. */
-export function connectTo<Client>(constructor: ClientConstructor<Client>, address: Address): Client {
+/** How a TCP port is called: with our certificate, and with the service at its other end that must prove who it is. */
+export interface ConnectWith {
+  readonly certificates: Certificates;
+  readonly expected: ExpectedPeer;
+}
+
+const CHANNEL_OPTIONS: ChannelOptions = {
+  'grpc.keepalive_time_ms': 20_000,
+  'grpc.keepalive_timeout_ms': 10_000,
+  // A stream that is retried behind our back would start twice.
+  'grpc.enable_retries': 0,
+  // An agent that comes back shall be found within seconds.
+  'grpc.max_reconnect_backoff_ms': 2_000,
+};
+
+/**
+ * A client of a service at an address. Nothing is sent before the first call.
+ *
+ * @param tls for TCP ports; without it, only those of loopback can be called
+ * @throws HoldfastError INVALID_REQUEST when the address is on another machine and `tls` is missing
+ */
+export function connectTo<Client>(
+  constructor: ClientConstructor<Client>,
+  address: Address,
+  tls?: ConnectWith,
+): Client {
+  const plain = credentials.createInsecure();
+  if (address.kind === 'tcp' && tls !== undefined) {
+    const channelOverride = openTlsChannel(address, tls.certificates, tls.expected, CHANNEL_OPTIONS);
+    return new constructor(grpcTarget(address), plain, { channelOverride });
+  }
   requireLocal(address);
-  return new constructor(grpcTarget(address), credentials.createInsecure(), {
-    'grpc.keepalive_time_ms': 20_000,
-    'grpc.keepalive_timeout_ms': 10_000,
-    // A stream that is retried behind our back would start twice.
-    'grpc.enable_retries': 0,
-    // An agent that comes back shall be found within seconds.
-    'grpc.max_reconnect_backoff_ms': 2_000,
-  });
+  return new constructor(grpcTarget(address), plain, CHANNEL_OPTIONS);
 }
 
 /** The metadata that carries a correlation id. */

@@ -107,7 +107,11 @@ function reasonOfCode(code: number): Reason {
     case status.CANCELLED:
       return 'CANCELLED';
     case status.INVALID_ARGUMENT:
+    case status.UNIMPLEMENTED:
       return 'INVALID_REQUEST';
+    case status.RESOURCE_EXHAUSTED:
+      // The one limit that gRPC itself watches.
+      return 'MESSAGE_TOO_LARGE';
     default:
       return 'INTERNAL';
   }

@@ -15,6 +15,10 @@ export const reasons = {
   SETTING_INVALID: status.INVALID_ARGUMENT,
   /** The passphrase does not open the zone's key, or the key does not open the backup. */
   KEY_WRONG: status.INVALID_ARGUMENT,
+  /** The connection shows no certificate that is accepted: none, an expired one, one of a foreign authority or without a role. */
+  CERTIFICATE_REFUSED: status.UNAUTHENTICATED,
+  /** The caller's certificate gives no role for this, or not in this zone. */
+  PERMISSION_DENIED: status.PERMISSION_DENIED,
   ZONE_NOT_FOUND: status.NOT_FOUND,
   HOST_NOT_FOUND: status.NOT_FOUND,
   REPOSITORY_NOT_FOUND: status.NOT_FOUND,
@@ -59,6 +63,8 @@ export const reasons = {
   QUIESCE_FAILED: status.FAILED_PRECONDITION,
   /** The backup was to be pushed, and this host cannot: FUSE, its control file system or QEMU's view of the mount. */
   PUSH_UNUSABLE: status.FAILED_PRECONDITION,
+  /** The certificate files of this process are missing, expired or do not belong together. */
+  CERTIFICATE_UNUSABLE: status.FAILED_PRECONDITION,
   /** Something still refers to what shall be removed. */
   IN_USE: status.FAILED_PRECONDITION,
   /** What lies in the state directory cannot be used: by this version, with this key, or at all. */
@@ -75,6 +81,14 @@ export const reasons = {
   DOMAIN_STOPPED: status.ABORTED,
   /** The process that worked on the job died; what it had made was removed. */
   RUNNER_DIED: status.ABORTED,
+  /** The caller calls more often than it may. */
+  RATE_LIMITED: status.RESOURCE_EXHAUSTED,
+  /** The caller, or all together, have as many open streams as may be. */
+  TOO_MANY_STREAMS: status.RESOURCE_EXHAUSTED,
+  /** The page that was asked for is larger than pages may be. */
+  PAGE_TOO_LARGE: status.RESOURCE_EXHAUSTED,
+  /** The message is larger than messages may be. */
+  MESSAGE_TOO_LARGE: status.RESOURCE_EXHAUSTED,
   /** There is no space left on the repository. */
   REPOSITORY_FULL: status.RESOURCE_EXHAUSTED,
   /** There is not enough local scratch space to keep the guest's writes safe. */

@@ -1,7 +1,9 @@
 import type { Address } from '@holdfast/common/address.ts';
+import { DEFAULT_FRONT, openFront, type FrontOptions } from '@holdfast/common/front.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
-import { serve, type RunningServer, type Service } from '@holdfast/common/server.ts';
+import type { RunningServer } from '@holdfast/common/server.ts';
+import { controllerAccess } from './api/access.ts';
 import { backupService } from './api/backup-service.ts';
 import { hostService } from './api/host-service.ts';
 import { leftoverService } from './api/leftover-service.ts';
@@ -28,8 +30,10 @@ import { createSettings } from './zones/settings.ts';
 import { createZones } from './zones/zones.ts';
 
 export interface ControllerOptions {
-  /** Where to listen: one or more unix sockets or loopback ports. */
+  /** Where to listen: one or more unix sockets or ports; without certificates, ports of loopback. */
   readonly listen: readonly Address[];
+  /** Certificates, limits and metrics; without it, only this host can call. */
+  readonly front?: FrontOptions;
   /** Where the state lies; made when it is not there. */
   readonly state: StatePlace;
   /** 32 bytes in hexadecimal, under which everything secret in the state is sealed. */
@@ -51,12 +55,16 @@ export interface RunningController {
  * Starts a controller, and takes up again what the one before it left running.
  *
  * @throws HoldfastError as openStore; IN_USE when an address is taken, INVALID_REQUEST for one that other machines could
- *   reach
+ *   reach without certificates, CERTIFICATE_UNUSABLE
  */
 export async function startController(options: ControllerOptions): Promise<RunningController> {
   const { logger, now = () => new Date() } = options;
-  const store = await openStore(options.state, options.masterKey);
-  const agents = createAgents();
+  const front = await openFront(options.front ?? DEFAULT_FRONT, logger);
+  const store = await openStore(options.state, options.masterKey).catch(async (error: unknown) => {
+    await front.close();
+    throw error;
+  });
+  const agents = createAgents(front.certificates);
   const stop = new AbortController();
 
   const zones = createZones({ store, now });
@@ -106,6 +114,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
 
   let servers: readonly RunningServer[] = [];
   const close = async (): Promise<void> => {
+    for (const server of servers) server.retire();
     stop.abort();
     await Promise.all(servers.map((server) => server.close()));
     const drained = drivers.close();
@@ -115,10 +124,15 @@ export async function startController(options: ControllerOptions): Promise<Runni
     elsewhere.close();
     await leadership.end();
     await store.close();
+    await front.close();
   };
   try {
     await leadership.begin();
-    servers = await serveAll(options.listen, services, logger);
+    servers = await front.serve(
+      options.listen,
+      services,
+      controllerAccess({ journal, catalog, hosts, repositories }),
+    );
     await drivers.settle();
   } catch (error) {
     await close();
@@ -127,19 +141,4 @@ export async function startController(options: ControllerOptions): Promise<Runni
   logger.info('controller started', { name: leadership.name, store: options.state.kind });
   let closing: Promise<void> | undefined;
   return { addresses: servers.map((server) => server.address), close: () => (closing ??= close()) };
-}
-
-async function serveAll(
-  addresses: readonly Address[],
-  services: readonly Service[],
-  logger: Logger,
-): Promise<RunningServer[]> {
-  const servers: RunningServer[] = [];
-  try {
-    for (const address of addresses) servers.push(await serve(address, services, logger));
-    return servers;
-  } catch (error) {
-    await Promise.all(servers.map((server) => server.close()));
-    throw error;
-  }
 }

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { frontOptions, withFrontOptions, type GivenFrontOptions } from '@holdfast/common/frontOptions.ts';
 import { createLogger, type Logger, type LoggerOptions } from '@holdfast/common/logger.ts';
 import { serviceManager } from '@holdfast/common/serviceManager.ts';
 import { version } from '@holdfast/common/version.ts';
@@ -12,7 +13,7 @@ import { createMasterKey, readMasterKey } from './master-key.ts';
 const EXIT_FAILED = 1;
 const EXIT_MISUSED = 2;
 
-interface Options {
+interface Options extends GivenFrontOptions {
   readonly listen: readonly string[];
   readonly stateDirectory: string;
   readonly databaseUrlFile?: string;
@@ -22,12 +23,14 @@ interface Options {
   readonly logLevel: LoggerOptions['level'];
 }
 
-const command = new Command('holdfast-controller')
+const command = withFrontOptions(new Command('holdfast-controller'))
   .description('Takes backup requests for the hosts of all zones and steers their agents.')
   .version(version)
-  .option('--listen <address...>', 'unix:///PATH or a loopback HOST:PORT; may be repeated', [
-    'unix:///run/holdfast/controller.sock',
-  ])
+  .option(
+    '--listen <address...>',
+    'unix:///PATH or HOST:PORT, which without --tls-directory must be loopback; may be repeated',
+    ['unix:///run/holdfast/controller.sock'],
+  )
   .option('--state-directory <directory>', 'where the state lies', '/var/lib/holdfast/controller')
   .option(
     '--database-url-file <file>',
@@ -70,6 +73,7 @@ async function run(given: Options, log: Logger): Promise<void> {
   delete process.env['HOLDFAST_DATABASE_URL'];
   const controller = await startController({
     listen: given.listen.map(parseAddress),
+    front: frontOptions(given),
     state:
       url === undefined ? { kind: 'sqlite', directory: given.stateDirectory } : { kind: 'postgres', url },
     masterKey,

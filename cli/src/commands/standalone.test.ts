@@ -99,7 +99,7 @@ function parts({ known }: { known: boolean }): {
   const startAgent = ({ listen }: AgentOptions): ReturnType<LocalParts['startAgent']> => {
     log.push('agent started');
     const close = (): Promise<void> => Promise.resolve(void log.push('agent closed'));
-    return Promise.resolve({ address: listen, close });
+    return Promise.resolve({ addresses: listen, close });
   };
   const startController = async ({
     listen,

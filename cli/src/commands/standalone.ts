@@ -67,7 +67,7 @@ async function standalone(
     const logFormat = json || !terminal.err.isTerminal ? 'json' : 'pretty';
     const logger = createLogger({ level: 'info', format: logFormat });
     const agent = await startAgent({
-      listen: agentAddress,
+      listen: [agentAddress],
       zone: options.zone,
       hostName,
       libvirtUri: options.libvirtUri,
@@ -87,7 +87,7 @@ async function standalone(
     });
     running.push(controller);
     const address = controller.addresses[0] ?? controllerAddress;
-    await register(address, { zone: options.zone, hostName, agent: agent.address, repositories });
+    await register(address, { zone: options.zone, hostName, agent: agentAddress, repositories });
     greet(terminal, json, address);
     await interrupted.promise;
     terminal.err.write(farewell(json));

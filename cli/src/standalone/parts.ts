@@ -9,7 +9,7 @@ export interface Closable {
 
 /** What an agent is started with. */
 export interface AgentOptions {
-  readonly listen: Address;
+  readonly listen: readonly Address[];
   readonly zone: string;
   readonly hostName: string;
   readonly libvirtUri: string;
@@ -32,7 +32,9 @@ export interface ControllerOptions {
 /** What commands run that need no controller; named here as they need them, made by their own packages. */
 export interface LocalParts {
   readonly createLogger: (options: LoggerOptions) => Logger;
-  readonly startAgent: (options: AgentOptions) => Promise<Closable & { readonly address: Address }>;
+  readonly startAgent: (
+    options: AgentOptions,
+  ) => Promise<Closable & { readonly addresses: readonly Address[] }>;
   readonly startController: (
     options: ControllerOptions,
   ) => Promise<Closable & { readonly addresses: readonly Address[] }>;

@@ -1,6 +1,7 @@
 import { parseAddress } from '@holdfast/common/address.ts';
 import { callUnary, connectTo } from '@holdfast/common/client.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import {
   AgentServiceClient,
   type DeleteBackupRequest,
@@ -32,6 +33,7 @@ const DELETE_DEADLINE_MS = 30 * MINUTE;
 /** A host whose agent is to be called. */
 export interface AgentPlace {
   readonly name: string;
+  readonly zone: string;
   readonly address: string;
 }
 
@@ -74,15 +76,26 @@ export interface Agents {
   close(): void;
 }
 
-export function createAgents(): Agents {
-  const clients = new Map<string, AgentServiceClient>();
-  const client = (place: AgentPlace): AgentServiceClient => {
-    let found = clients.get(place.address);
+/** @param certificates for hosts whose address is a port: the agent there must be that of the host, and is shown who we are */
+export function createAgents(certificates?: Certificates): Agents {
+  // By address, then by name: one that was opened before the name was known proves less.
+  const clients = new Map<string, Map<string, AgentServiceClient>>();
+  const client = ({ name, zone, address }: AgentPlace): AgentServiceClient => {
+    const there = clients.get(address) ?? new Map<string, AgentServiceClient>();
+    clients.set(address, there);
+    let found = there.get(name);
     if (found === undefined) {
-      found = connectTo(AgentServiceClient, parseAddress(place.address));
-      clients.set(place.address, found);
+      // Until its name is known, a host goes by its address.
+      const expected = { role: 'agent' as const, zone, host: name === address ? undefined : name };
+      const tls = certificates && { certificates, expected };
+      found = connectTo(AgentServiceClient, parseAddress(address), tls);
+      there.set(name, found);
     }
     return found;
+  };
+  const forget = (address: string): void => {
+    for (const each of clients.get(address)?.values() ?? []) each.close();
+    clients.delete(address);
   };
   return {
     client,
@@ -131,13 +144,9 @@ export function createAgents(): Agents {
       const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
       return await naming(place, callUnary(agent.removeLeftovers.bind(agent), request, options));
     },
-    forget: (address) => {
-      clients.get(address)?.close();
-      clients.delete(address);
-    },
+    forget,
     close: () => {
-      for (const each of clients.values()) each.close();
-      clients.clear();
+      for (const address of [...clients.keys()]) forget(address);
     },
   };
 }

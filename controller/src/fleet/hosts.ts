@@ -1,4 +1,4 @@
-import { parseAddress, requireLocal } from '@holdfast/common/address.ts';
+import { parseAddress } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { GetHostResponse, Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Store } from '../store/store.ts';
@@ -49,8 +49,8 @@ export function createHosts(parts: { store: Store; zones: Zones; agents: Agents;
     add: async (given, correlationId) => {
       await zones.require(given.zone);
       if (given.name !== '') parseName('host', given.name);
-      requireLocal(parseAddress(given.address));
-      const place = { name: given.name || given.address, address: given.address };
+      parseAddress(given.address);
+      const place = { name: given.name || given.address, zone: given.zone, address: given.address };
       const answer = await agents.getHost(place, '', correlationId);
       if (answer.zone !== given.zone) {
         throw new HoldfastError(

@@ -1,0 +1,50 @@
+import { ServerInterceptingCall, type ServerInterceptor, type ServiceDefinition } from '@grpc/grpc-js';
+import { HoldfastError, toServiceError } from '../errors.ts';
+
+/** What stands for a message that could not be read, on its way to `refuseMalformed`. */
+const MALFORMED = Symbol('a message that cannot be read');
+
+/** The definition of a service that goes on when a message cannot be read: gRPC itself would answer INTERNAL. */
+export function readingMalformed(definition: ServiceDefinition): ServiceDefinition {
+  return Object.fromEntries(
+    Object.entries(definition).map(([name, method]) => [
+      name,
+      {
+        ...method,
+        requestDeserialize: (bytes: Buffer): unknown => {
+          try {
+            return method.requestDeserialize(bytes);
+          } catch {
+            return MALFORMED;
+          }
+        },
+      },
+    ]),
+  );
+}
+
+/** Answers INVALID_ARGUMENT to a message that cannot be read. */
+export const refuseMalformed: ServerInterceptor = (method, call) => {
+  let refused = false;
+  return new ServerInterceptingCall(call, {
+    start: (next) => {
+      next({
+        onReceiveMessage: (message, pass) => {
+          if (refused) return;
+          if (message !== MALFORMED) {
+            pass(message);
+            return;
+          }
+          refused = true;
+          const error = toServiceError(
+            new HoldfastError(
+              'INVALID_REQUEST',
+              `The message to ${method.path} cannot be read: it is not what the contract says.`,
+            ),
+          );
+          call.sendStatus({ code: error.code, details: error.details, metadata: error.metadata });
+        },
+      });
+    },
+  });
+};
