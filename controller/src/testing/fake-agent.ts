@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Metadata, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
+import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
 import { serve, type RunningServer } from '@holdfast/common/server.ts';
 import {
@@ -89,6 +90,7 @@ export async function startFakeAgent(given: {
   readonly name: string;
   readonly zone: string;
   readonly address: Address;
+  readonly certificates?: Certificates;
 }): Promise<FakeAgent> {
   const jobs = new Map<string, MutableJob>();
   const attachments: Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[] = [];
@@ -147,7 +149,8 @@ export async function startFakeAgent(given: {
     }),
   };
   const service = { name: 'holdfast.agent.v1.AgentService', definition: AgentServiceService, implementation };
-  let server: RunningServer = await serve(given.address, [service], silentLogger);
+  const { certificates } = given;
+  let server: RunningServer = await serve(given.address, [service], silentLogger, { certificates });
   const { address } = server;
   const agent: FakeAgent = {
     address,
@@ -170,7 +173,7 @@ export async function startFakeAgent(given: {
     },
     stop: () => server.close(0),
     startAgain: async () => {
-      server = await serve(address, [service], silentLogger);
+      server = await serve(address, [service], silentLogger, { certificates });
     },
   };
   return agent;
