@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { jsonLine } from './format/text.ts';
 import { createPaint, type Paint } from './format/paint.ts';
+import { readCertificates } from '@holdfast/common/identity/certificates.ts';
 import { openSession, type Session } from './session.ts';
 import type { LocalParts } from './standalone/parts.ts';
 import type { Terminal } from './terminal.ts';
@@ -29,6 +30,7 @@ export interface Running {
 
 interface GlobalOptions {
   readonly controller?: string;
+  readonly tlsDirectory?: string;
   readonly json?: boolean;
   readonly color?: boolean;
 }
@@ -44,7 +46,10 @@ export async function withSession(
   const address = parseAddress(
     options.controller ?? (terminal.environment['HOLDFAST_CONTROLLER'] || DEFAULT_CONTROLLER),
   );
-  const session = openSession(address, randomUUID());
+  const tlsDirectory = options.tlsDirectory ?? (terminal.environment['HOLDFAST_TLS_DIRECTORY'] || undefined);
+  const certificates =
+    address.kind === 'tcp' && tlsDirectory !== undefined ? await readCertificates(tlsDirectory) : undefined;
+  const session = openSession(address, randomUUID(), certificates);
   const json = options.json === true;
   try {
     await run({

@@ -19,6 +19,9 @@ describe('exit codes', () => {
       REPOSITORY_FULL: 7,
       SCRATCH_FULL: 7,
       CANCELLED: 8,
+      CERTIFICATE_REFUSED: 10,
+      PERMISSION_DENIED: 10,
+      RATE_LIMITED: 5,
       INTERNAL: 1,
     };
     for (const [reason, code] of Object.entries(expected)) {

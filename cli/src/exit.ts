@@ -1,5 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Reason } from '@holdfast/common/reasons.ts';
 import { CommandError } from './command-error.ts';
 
 /** What each exit code means. Never changes: scripts depend on it. */
@@ -14,6 +15,7 @@ export const ExitCode = {
   NO_SPACE: 7,
   CANCELLED: 8,
   LEFTOVERS: 9,
+  DENIED: 10,
   INTERRUPTED: 130,
 } as const;
 
@@ -26,11 +28,12 @@ const meanings: Readonly<Record<ExitCode, string>> = {
   [ExitCode.NOT_FOUND]: 'no such zone, host, repository, domain, disk, backup or operation',
   [ExitCode.CONFLICT]: 'busy, exists already, or not possible in this state',
   [ExitCode.UNAVAILABLE]:
-    'the controller, an agent, libvirt, QEMU or the repository is out of reach or failed',
+    'the controller, an agent, libvirt, QEMU or the repository is out of reach, overloaded or failed',
   [ExitCode.DAMAGED]: 'a check found damaged data',
   [ExitCode.NO_SPACE]: 'no space left on the repository or for scratch files',
   [ExitCode.CANCELLED]: 'the operation was cancelled',
   [ExitCode.LEFTOVERS]: 'doctor found leftovers, or could not remove all of them',
+  [ExitCode.DENIED]: 'the certificate is not accepted, or gives no right to this',
   [ExitCode.INTERRUPTED]: 'interrupted (SIGINT, SIGTERM): an operation that was followed goes on',
 };
 
@@ -40,10 +43,19 @@ export const exitCodeHelp = [
   ...Object.values(ExitCode).map((code) => `  ${String(code).padEnd(5)}${meanings[code]}`),
 ].join('\n');
 
+/** Limits on what callers do; the other things that are exhausted are space. */
+const BOUNDS: ReadonlySet<Reason> = new Set([
+  'RATE_LIMITED',
+  'TOO_MANY_STREAMS',
+  'PAGE_TOO_LARGE',
+  'MESSAGE_TOO_LARGE',
+]);
+
 /** The exit code for whatever ended a command. */
 export function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof CommandError) return error.exitCode;
-  return error instanceof HoldfastError ? exitCodeOfStatus(error.code) : ExitCode.FAILED;
+  if (!(error instanceof HoldfastError)) return ExitCode.FAILED;
+  return BOUNDS.has(error.reason) ? ExitCode.UNAVAILABLE : exitCodeOfStatus(error.code);
 }
 
 /** The exit code for a gRPC status code. */
@@ -69,6 +81,9 @@ export function exitCodeOfStatus(code: number): ExitCode {
       return ExitCode.NO_SPACE;
     case status.CANCELLED:
       return ExitCode.CANCELLED;
+    case status.UNAUTHENTICATED:
+    case status.PERMISSION_DENIED:
+      return ExitCode.DENIED;
     default:
       return ExitCode.FAILED;
   }

@@ -7,6 +7,7 @@ import { addHost } from './commands/host.ts';
 import { addKey } from './commands/key.ts';
 import { addList } from './commands/list.ts';
 import { addOperations } from './commands/operations.ts';
+import { addPki } from './commands/pki.ts';
 import { addRepository } from './commands/repository.ts';
 import { addRestore } from './commands/restore.ts';
 import { addSetting } from './commands/setting.ts';
@@ -29,7 +30,11 @@ export function createProgram(context: Context): Command {
     .version(version, '--version')
     .option(
       '--controller <address>',
-      `unix:///PATH or 127.0.0.1:PORT (environment: HOLDFAST_CONTROLLER; default: ${DEFAULT_CONTROLLER})`,
+      `unix:///PATH or HOST:PORT (environment: HOLDFAST_CONTROLLER; default: ${DEFAULT_CONTROLLER})`,
+    )
+    .option(
+      '--tls-directory <directory>',
+      'your ca.crt, tls.crt and tls.key, for a HOST:PORT with TLS (environment: HOLDFAST_TLS_DIRECTORY)',
     )
     .option('--json', 'results and events as JSON, one object a line')
     .option('--no-color', 'no colours (environment: NO_COLOR)')
@@ -63,6 +68,7 @@ export function createProgram(context: Context): Command {
   addStats(program, context);
   addState(program, context);
   addDoctor(program, context);
+  addPki(program, context);
   addStandalone(program, context);
   return program;
 }

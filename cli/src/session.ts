@@ -1,6 +1,7 @@
 import type { ClientUnaryCall, Metadata, ServiceError } from '@grpc/grpc-js';
 import { grpcTarget, type Address } from '@holdfast/common/address.ts';
 import { callUnary, connectTo } from '@holdfast/common/client.ts';
+import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import { BackupServiceClient } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
@@ -28,16 +29,17 @@ export interface Session {
   close(): void;
 }
 
-/** Connects to a controller; nothing is sent before the first call. */
-export function openSession(address: Address, correlationId: string): Session {
-  const backups = connectTo(BackupServiceClient, address);
-  const operations = connectTo(OperationServiceClient, address);
-  const zones = connectTo(ZoneServiceClient, address);
-  const hosts = connectTo(HostServiceClient, address);
-  const repositories = connectTo(RepositoryServiceClient, address);
-  const keys = connectTo(KeyServiceClient, address);
-  const statistics = connectTo(StatisticsServiceClient, address);
-  const leftovers = connectTo(LeftoverServiceClient, address);
+/** Connects to a controller, with TLS when there are certificates; nothing is sent before the first call. */
+export function openSession(address: Address, correlationId: string, certificates?: Certificates): Session {
+  const tls = certificates && { certificates, expected: { role: 'controller' as const, zone: undefined } };
+  const backups = connectTo(BackupServiceClient, address, tls);
+  const operations = connectTo(OperationServiceClient, address, tls);
+  const zones = connectTo(ZoneServiceClient, address, tls);
+  const hosts = connectTo(HostServiceClient, address, tls);
+  const repositories = connectTo(RepositoryServiceClient, address, tls);
+  const keys = connectTo(KeyServiceClient, address, tls);
+  const statistics = connectTo(StatisticsServiceClient, address, tls);
+  const leftovers = connectTo(LeftoverServiceClient, address, tls);
   const clients = { backups, operations, zones, hosts, repositories, keys, statistics, leftovers };
   return {
     ...{ address, correlationId, ...clients },

@@ -85,9 +85,14 @@ export async function openCertificates(
   };
 }
 
-/** Reads them once, for a program that ends soon. @throws HoldfastError CERTIFICATE_UNUSABLE, also when it has expired */
+/** Reads them once. @throws HoldfastError CERTIFICATE_UNUSABLE */
+export async function readCertificateSet(directory: string): Promise<CertificateSet> {
+  return check(directory, await readFiles(directory));
+}
+
+/** For a program that ends soon. @throws HoldfastError CERTIFICATE_UNUSABLE, also when the certificate has expired */
 export async function readCertificates(directory: string): Promise<Certificates> {
-  const set = await check(directory, await readFiles(directory));
+  const set = await readCertificateSet(directory);
   if (set.notAfter.getTime() < Date.now()) {
     throw unusable(
       `The certificate ${join(directory, CERTIFICATE_FILES.certificate)} has expired, on ${set.notAfter.toISOString()}.`,
