@@ -107,6 +107,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     virsh,
     repositories,
     epochs: epochs(jobs.root),
+    stopping: closing.signal,
     leftovers,
     logger,
   });

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import type { Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type {
   handleServerStreamingCall,
   handleUnaryCall,
@@ -13,6 +15,9 @@ import type { Logger } from './logger.ts';
 
 /** The metadata key that carries the id that stands in every log line about a request. */
 export const CORRELATION_KEY = 'holdfast-correlation-id';
+
+const FLUSH_DEADLINE_MS = 1_000;
+const FLUSH_LOOK_MS = 5;
 
 /** What a handler knows of its call besides the request. */
 export interface CallContext {
@@ -54,14 +59,21 @@ export function serverStream<Request, Response>(
       () => {
         call.end();
       },
-      (error: unknown) => {
+      async (error: unknown) => {
         if (context.signal.aborted) return;
         logFailure(context, call.getPath(), error);
+        await flushed(call, context.signal);
         // `destroy(error)` would send no status.
         call.emit('error', toServiceError(error));
       },
     );
   };
+}
+
+/** Waits until what was written is on its way, which a status would overtake; a reader that does not read is not waited for. */
+export async function flushed(stream: Writable, signal: AbortSignal): Promise<void> {
+  const deadline = Date.now() + FLUSH_DEADLINE_MS;
+  while (stream.writableLength > 0 && !signal.aborted && Date.now() < deadline) await sleep(FLUSH_LOOK_MS);
 }
 
 /** The correlation id of a call, or a new one. Anything that is not a short plain word is replaced. */

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { Metadata, type handleBidiStreamingCall, type ServerDuplexStream } from '@grpc/grpc-js';
-import { correlationIdOf, logFailure } from '@holdfast/common/call.ts';
+import { correlationIdOf, flushed, logFailure } from '@holdfast/common/call.ts';
 import { HoldfastError, toServiceError } from '@holdfast/common/errors.ts';
 import type { Control, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Goodbye, OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JobKind } from '../jobs/spec.ts';
 import type { AgentParts } from './service.ts';
 import { requireBandwidth, requireField, requireZone } from './validate.ts';
@@ -20,6 +20,7 @@ interface JobRequest<Start> {
 
 interface JobResponse {
   readonly event: OperationEvent | undefined;
+  readonly goodbye: Goodbye | undefined;
 }
 
 /** The job of a stream, and the epoch of the controller at its other end. */
@@ -52,6 +53,23 @@ export function jobStream<Start extends { readonly header?: JobHeader | undefine
       gone.abort();
       call.emit('error', toServiceError(error));
     };
+    let sent = 0n;
+    const sayGoodbye = (): void => {
+      call.write({ event: undefined, goodbye: { resumeAfterSequence: sent } });
+      void flushed(call, gone.signal).then(() => {
+        fail(
+          new HoldfastError(
+            'SHUTTING_DOWN',
+            'The agent stops. The job goes on; attach again once the agent is back.',
+          ),
+        );
+      });
+    };
+    if (parts.stopping.aborted) {
+      sayGoodbye();
+      return;
+    }
+    parts.stopping.addEventListener('abort', sayGoodbye, { once: true, signal: gone.signal });
     let job: Promise<Followed> | undefined;
     let commands: Promise<void> = Promise.resolve();
 
@@ -62,7 +80,9 @@ export function jobStream<Start extends { readonly header?: JobHeader | undefine
           .then((followed) => {
             // Says that the job was taken or found, also when it has nothing to tell for long.
             call.sendMetadata(new Metadata());
-            return sendEvents(parts, call, followed, gone.signal);
+            return sendEvents(parts, call, followed, gone.signal, (sequence) => {
+              sent = sequence;
+            });
           })
           .catch(fail);
         return;
@@ -127,10 +147,13 @@ async function sendEvents<Start>(
   call: ServerDuplexStream<JobRequest<Start>, JobResponse>,
   job: Followed,
   signal: AbortSignal,
+  onSent: (sequence: bigint) => void,
 ): Promise<void> {
   for await (const event of parts.jobs.follow(job.jobId, job.afterSequence, signal)) {
     if (signal.aborted) return;
-    if (!call.write({ event })) await once(call, 'drain', { signal });
+    const isAhead = call.write({ event, goodbye: undefined });
+    onSent(event.sequence);
+    if (!isAhead) await once(call, 'drain', { signal });
   }
   // The last event's acknowledgement is still on its way; the peer half-closes once it has sent it.
   await once(call, 'end', {

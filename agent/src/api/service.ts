@@ -39,6 +39,8 @@ export interface AgentParts {
   readonly repositories: Repositories;
   readonly leftovers: Leftovers;
   readonly epochs: Epochs;
+  /** Aborts when the agent stops. */
+  readonly stopping: AbortSignal;
   readonly logger: Logger;
 }
 

@@ -62,11 +62,11 @@ describe('access to the controller', function () {
     const admin = await caller('holdfast://admin');
     for (const [index, agent] of agents.entries()) {
       const zone = `z${index + 1}`;
-      await admin.ask(admin.zones.createZone, admin.zones, { name: zone });
+      await admin.ask(admin.zones.createZone.bind(admin.zones), { name: zone });
       const address = grpcTarget(agent.address);
-      await admin.ask(admin.hosts.addHost, admin.hosts, { zone, name: '', address });
+      await admin.ask(admin.hosts.addHost.bind(admin.hosts), { zone, name: '', address });
       const repository = AddRepositoryRequest.fromPartial({ zone, name: `r${index + 1}`, path: '/srv/r' });
-      await admin.ask(admin.repositories.addRepository, admin.repositories, repository);
+      await admin.ask(admin.repositories.addRepository.bind(admin.repositories), repository);
     }
   });
   after(async () => {
@@ -94,10 +94,8 @@ describe('access to the controller', function () {
       ...clients,
       ask: <Request, Response>(
         method: Parameters<typeof callUnary<Request, Response>>[0],
-        client: object,
         request: Request,
-      ): Promise<Response> =>
-        callUnary(method.bind(client), request, { correlationId: 'test', deadlineMs: 20_000 }),
+      ): Promise<Response> => callUnary(method, request, { correlationId: 'test', deadlineMs: 20_000 }),
     };
   }
 
@@ -158,7 +156,7 @@ describe('access to the controller', function () {
     const operator = await caller('holdfast://operator/zones/z1', 'holdfast://viewer/zones/z2');
     const { backups, operations, zones, hosts, repositories, ask } = operator;
     const take = (zone: string) =>
-      ask(backups.takeBackup, backups, TakeBackupRequest.fromPartial({ zone, domain: 'vm' }));
+      ask(backups.takeBackup.bind(backups), TakeBackupRequest.fromPartial({ zone, domain: 'vm' }));
     const { operation } = await take('z1');
     assert.ok(operation);
     await refused(take('z2'), 'PERMISSION_DENIED');
@@ -166,36 +164,41 @@ describe('access to the controller', function () {
 
     const admin = await caller('holdfast://admin');
     const other = await admin.ask(
-      admin.backups.takeBackup,
-      admin.backups,
+      admin.backups.takeBackup.bind(admin.backups),
       TakeBackupRequest.fromPartial({ zone: 'z2', domain: 'vm' }),
     );
     const operationId = other.operation?.id ?? '';
-    await ask(operations.getOperation, operations, { operationId });
+    await ask(operations.getOperation.bind(operations), { operationId });
     const denied = await refused(
-      ask(operations.cancelOperation, operations, { operationId }),
+      ask(operations.cancelOperation.bind(operations), { operationId }),
       'PERMISSION_DENIED',
     );
     assert.match(denied.message, /role operator in zone z2/);
-    await ask(operations.cancelOperation, operations, { operationId: operation.id });
+    await ask(operations.cancelOperation.bind(operations), { operationId: operation.id });
 
     const list = (zone: string) =>
-      ask(operations.listOperations, operations, ListOperationsRequest.fromPartial({ zone }));
+      ask(operations.listOperations.bind(operations), ListOperationsRequest.fromPartial({ zone }));
     assert.equal((await list('z1')).operations.length, 1);
     await refused(list(''), 'PERMISSION_DENIED');
-    await refused(ask(zones.setSettings, zones, { zone: 'z1', values: {}, clear: [] }), 'PERMISSION_DENIED');
-    await refused(ask(hosts.removeHost, hosts, { name: 'h1' }), 'PERMISSION_DENIED');
-    await ask(hosts.getHost, hosts, { name: 'h2' });
-    await ask(repositories.getRepository, repositories, { name: 'r2' });
+    await refused(
+      ask(zones.setSettings.bind(zones), { zone: 'z1', values: {}, clear: [] }),
+      'PERMISSION_DENIED',
+    );
+    await refused(ask(hosts.removeHost.bind(hosts), { name: 'h1' }), 'PERMISSION_DENIED');
+    await ask(hosts.getHost.bind(hosts), { name: 'h2' });
+    await ask(repositories.getRepository.bind(repositories), { name: 'r2' });
 
     const stranger = await caller('holdfast://admin/zones/z3');
-    await refused(stranger.ask(stranger.hosts.getHost, stranger.hosts, { name: 'h1' }), 'PERMISSION_DENIED');
     await refused(
-      stranger.ask(stranger.zones.createZone, stranger.zones, { name: 'z9' }),
+      stranger.ask(stranger.hosts.getHost.bind(stranger.hosts), { name: 'h1' }),
       'PERMISSION_DENIED',
     );
     await refused(
-      stranger.ask(stranger.operations.getOperation, stranger.operations, { operationId }),
+      stranger.ask(stranger.zones.createZone.bind(stranger.zones), { name: 'z9' }),
+      'PERMISSION_DENIED',
+    );
+    await refused(
+      stranger.ask(stranger.operations.getOperation.bind(stranger.operations), { operationId }),
       'PERMISSION_DENIED',
     );
   });
@@ -203,10 +206,9 @@ describe('access to the controller', function () {
   it('writes down who changed a setting', async () => {
     const admin = await caller('holdfast://admin/zones/z1');
     const values = { 'nas.backup.bandwidth.limit.mbps': '7' };
-    await admin.ask(admin.zones.setSettings, admin.zones, { zone: 'z1', values, clear: [] });
+    await admin.ask(admin.zones.setSettings.bind(admin.zones), { zone: 'z1', values, clear: [] });
     const { changes } = await admin.ask(
-      admin.zones.listSettingChanges,
-      admin.zones,
+      admin.zones.listSettingChanges.bind(admin.zones),
       ListSettingChangesRequest.fromPartial({ zone: 'z1' }),
     );
     assert.match(
@@ -220,7 +222,10 @@ describe('access to the controller', function () {
     const [, second] = agents;
     assert.ok(second);
     const request = { zone: 'z1', name: 'h9', address: grpcTarget(second.address) };
-    const error = await refused(admin.ask(admin.hosts.addHost, admin.hosts, request), 'AGENT_UNREACHABLE');
+    const error = await refused(
+      admin.ask(admin.hosts.addHost.bind(admin.hosts), request),
+      'AGENT_UNREACHABLE',
+    );
     assert.match(error.message, /not the agent of host h9 of zone z1/);
   });
 });
@@ -235,5 +240,5 @@ async function contractMethods(): Promise<string[]> {
   return fromBinary(FileDescriptorSetSchema, image)
     .file.filter((file) => file.package === 'holdfast.v1')
     .flatMap((file) => file.service)
-    .flatMap((service) => service.method.map((method) => `${service.name ?? ''}/${method.name ?? ''}`));
+    .flatMap((service) => service.method.map((method) => `${service.name}/${method.name}`));
 }

@@ -1,4 +1,5 @@
 import { serverStream, unary } from '@holdfast/common/call.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Service } from '@holdfast/common/server.ts';
 import {
@@ -27,7 +28,17 @@ export function operationService(parts: {
     watchOperation: serverStream(
       logger,
       async function* ({ operationId, afterSequence }, { signal }): AsyncGenerator<WatchOperationResponse> {
-        for await (const event of watchOperation(parts, operationId, afterSequence, signal)) yield { event };
+        let resumeAfterSequence = afterSequence;
+        try {
+          for await (const event of watchOperation(parts, operationId, afterSequence, signal)) {
+            resumeAfterSequence = event.sequence;
+            yield { event, goodbye: undefined };
+          }
+        } catch (error) {
+          if (error instanceof HoldfastError && error.reason === 'SHUTTING_DOWN')
+            yield { event: undefined, goodbye: { resumeAfterSequence } };
+          throw error;
+        }
       },
     ),
     updateOperation: unary(logger, async (request, { logger: log }) => {
