@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
-import { RepositoryServiceService } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { RepositoryServiceClient, RepositoryServiceService } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { grpcTarget, type Address } from './address.ts';
 import { unary } from './call.ts';
+import { callUnary, connectTo } from './client.ts';
 import { silentLogger } from './logger.ts';
 import { serve, type RunningServer, type Service } from './server.ts';
 
@@ -59,6 +60,30 @@ describe('a server', () => {
       'grpc.health.v1.Health/Check',
     );
     assert.deepEqual(JSON.parse(answer), { status: 'SERVING' });
+  });
+
+  it('can be told not to reflect, and then answers all the same', async () => {
+    const server = await serve(LOOPBACK, [service], silentLogger, { reflection: false });
+    running.push(server);
+    await assert.rejects(buf(server.address, ['--list-methods']), /reflect|unimplemented/i);
+    const client = connectTo(RepositoryServiceClient, server.address);
+    const list = client.listRepositories.bind(client);
+    assert.deepEqual(await callUnary(list, { zone: '' }, { correlationId: 'test' }), { repositories: [] });
+    client.close();
+  });
+
+  it('says that it does not serve before it stops to', async () => {
+    const server = await started(LOOPBACK);
+    server.retire();
+    for (const name of ['', NAME]) {
+      const answer = await buf(
+        server.address,
+        ['--schema', await healthProto(directory), '-d', `{"service":"${name}"}`],
+        'grpc.health.v1.Health/Check',
+      );
+      assert.deepEqual(JSON.parse(answer), { status: 'NOT_SERVING' });
+    }
+    assert.deepEqual(JSON.parse(await buf(server.address, ['-d', '{}'], `${NAME}/ListRepositories`)), {});
   });
 
   it('makes its socket private', async () => {

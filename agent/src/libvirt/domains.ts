@@ -13,6 +13,9 @@ export interface DomainId {
 /** Each is a process; a host can have hundreds of domains. */
 export const VIRSH_AT_ONCE = 8;
 
+/** Far above any name: a file of libvirt's is called after it. */
+const MAX_NAME_BYTES = 4_096;
+
 /** All domains that libvirt knows, running or not. */
 export async function listDomains(virsh: Virsh): Promise<readonly DomainId[]> {
   const uuids = (await virsh.command(['list', '--all', '--uuid'])).split('\n').filter((line) => line !== '');
@@ -22,6 +25,8 @@ export async function listDomains(virsh: Virsh): Promise<readonly DomainId[]> {
 
 /** The domain with this UUID or exactly this name; undefined when libvirt does not know it. */
 export async function domainNamed(virsh: Virsh, nameOrUuid: string): Promise<DomainId | undefined> {
+  // What no program can be given as an argument (execve(2)) is no domain's name either.
+  if (nameOrUuid.includes('\0') || Buffer.byteLength(nameOrUuid) > MAX_NAME_BYTES) return undefined;
   const direct = await virsh.attempt(['domuuid', `--domain=${nameOrUuid}`]);
   const found = direct.exitCode === 0 ? await identify(virsh, direct.stdout.trim()) : undefined;
   if (found !== undefined && matches(found, nameOrUuid)) return found;

@@ -44,9 +44,7 @@ function addCreate(parent: Command, { terminal }: Context): void {
 }
 
 /** On demand: hardly a command needs it, and it takes its time. */
-function loadPki(): Promise<typeof import('@holdfast/common/pki/pki.ts')> {
-  return import('@holdfast/common/pki/pki.ts');
-}
+const loadPki = () => import('@holdfast/common/pki/pki.ts');
 
 interface IssueOptions {
   readonly ca: string;

@@ -39,7 +39,7 @@ export async function listenTls(
     handshakeTimeout: HANDSHAKE_DEADLINE_MS,
   });
   server.on('secureConnection', (socket) => {
-    socket.on('error', (error) => {
+    socket.on('error', (error: Error) => {
       logger.debug('a connection failed', { error: error.message });
     });
     const problem = problemOf(socket);
@@ -57,7 +57,7 @@ export async function listenTls(
     server.setSecureContext({ ...contextOf(set), minVersion: 'TLSv1.3' });
   });
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) => {
+    server.once('error', (error: Error) => {
       reject(new HoldfastError('IN_USE', `Cannot listen on ${place.host}:${place.port}: ${error.message}`));
     });
     server.listen(place.port, place.host, resolve);

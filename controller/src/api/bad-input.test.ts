@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
-import type { Client, ServiceDefinition } from '@grpc/grpc-js';
+import { status, type Client, type ServiceDefinition } from '@grpc/grpc-js';
 import fc from 'fast-check';
-import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Address } from '@holdfast/common/address.ts';
+import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
+import { frame, rawCall, type Ending } from '@holdfast/common/testing/rawCall.ts';
 import { BackupServiceService } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceService } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceService } from '@holdfast/proto/holdfast/v1/key.ts';
-import { OperationServiceService } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationServiceService, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceService } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { StatisticsServiceService } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { ZoneServiceService } from '@holdfast/proto/holdfast/v1/zone.ts';
-import { ask, startLab, type Lab } from '../testing/lab.ts';
+import { happening } from '../testing/fake-agent.ts';
+import { ask, jobOf, reaches, startLab, takeBackup, type Lab } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
 const FUZZ_DEADLINE_MS = 120_000;
@@ -70,9 +73,16 @@ function everywhere(empty: object, word: string): object {
 describeOnBothStores('bad input', function (kind) {
   this.timeout(FUZZ_DEADLINE_MS);
   let lab: Lab;
+  /** One that has ended, so that nothing is in use. */
+  let operationId: string;
   before(async () => {
     lab = await startLab(kind);
-    await lab.furnish();
+    const agent = await lab.furnish();
+    const { id } = await takeBackup(lab);
+    operationId = id;
+    const job = await jobOf(agent, id);
+    job.emit(happening.failed(new HoldfastError('CHECK_FAILED', 'damaged')));
+    await reaches(lab, id, OperationState.OPERATION_STATE_FAILED);
   });
   after(() => lab.close());
 
@@ -100,6 +110,50 @@ describeOnBothStores('bad input', function (kind) {
       });
     }
   }
+
+  it('gets a clear answer from a watch, however the stream goes', async () => {
+    const { operations } = lab.clients;
+    const request = fc.record({
+      operationId: fc.oneof(fc.constant(operationId), text),
+      afterSequence: fc.oneof(fc.constant(0n), bigint),
+    });
+    await fc.assert(
+      fc.asyncProperty(request, fc.nat({ max: 20 }), async (asked, waitMs) => {
+        const stream = operations.watchOperation(asked);
+        const ended = new Promise<Error | undefined>((resolve) => {
+          stream.on('data', () => undefined);
+          stream.on('error', resolve);
+          stream.on('end', () => setImmediate(resolve, undefined));
+        });
+        setTimeout(() => {
+          stream.cancel();
+        }, waitMs);
+        const error = fromServiceError((await ended) ?? new HoldfastError('CANCELLED', ''));
+        assert.ok(error instanceof HoldfastError && error.reason !== 'INTERNAL', error.message);
+      }),
+      { numRuns: RUNS_PER_METHOD },
+    );
+  });
+
+  it('answers bytes that are no messages, and streams that are reset, as clearly', async () => {
+    const paths = services.flatMap(([, definition]) => Object.values(definition).map(({ path }) => path));
+    const bytes = fc.uint8Array({ maxLength: 40 });
+    const framed = bytes.map((each) => frame(each));
+    const cutShort = bytes.map((each) => frame(each, each.length + 1));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...paths),
+        fc.array(fc.oneof(framed, cutShort), { maxLength: 3 }),
+        fc.constantFrom<Ending>('half-close', 'reset'),
+        async (path, chunks, end) => {
+          const code = await rawCall(lab.address as Address & { kind: 'unix' }, path, chunks, end);
+          assert.ok(code !== status.INTERNAL && code !== status.UNKNOWN, `${path}: ${code}`);
+          if (end === 'half-close') assert.notEqual(code, undefined, path);
+        },
+      ),
+      { numRuns: 4 * RUNS_PER_METHOD },
+    );
+  });
 
   it('leaves the state whole', async () => {
     // A SQLite database is checked as it is opened.

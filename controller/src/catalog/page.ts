@@ -2,6 +2,8 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 
 const DEFAULT_PAGE_SIZE = 100;
 const MAX_PAGE_SIZE = 1_000;
+/** Clients of gRPC take messages of up to 4 MiB, unless they are told otherwise. */
+const MAX_PAGE_BYTES = 2 * 1024 * 1024;
 
 /** Where a page ends: the time and id of its last entry. The next one begins after it, whatever was added meanwhile. */
 export interface PageEnd {
@@ -9,10 +11,19 @@ export interface PageEnd {
   readonly id: string;
 }
 
-/** How many entries a page has. @throws HoldfastError INVALID_REQUEST for a negative number */
+/**
+ * How many entries a page has.
+ *
+ * @throws HoldfastError INVALID_REQUEST for a negative number, PAGE_TOO_LARGE
+ */
 export function parsePageSize(asked: number): number {
   if (asked < 0) throw new HoldfastError('INVALID_REQUEST', `The page size ${asked} is negative.`);
-  return asked === 0 ? DEFAULT_PAGE_SIZE : Math.min(asked, MAX_PAGE_SIZE);
+  if (asked <= MAX_PAGE_SIZE) return asked === 0 ? DEFAULT_PAGE_SIZE : asked;
+  throw new HoldfastError(
+    'PAGE_TOO_LARGE',
+    `A page of ${asked} entries is too large. Ask for at most ${MAX_PAGE_SIZE}, and for the next page after it.`,
+    { metadata: { limit: String(MAX_PAGE_SIZE) } },
+  );
 }
 
 /** The end of the page before, from its token. @throws HoldfastError INVALID_REQUEST for a token that we did not make */
@@ -28,15 +39,27 @@ export function parsePageToken(token: string): PageEnd | undefined {
   return { time, id };
 }
 
-/** Cuts what was fetched, one entry more than the page has, into the page and the token of the next one. */
+/**
+ * Cuts what was fetched, one entry more than the page has, into the page and the token of the next one. A page ends early
+ * where it would be too large for a message.
+ *
+ * @param bytesOf about how large an entry is on the wire; where they are small it need not be known
+ */
 export function cutPage<Row>(
   rows: readonly Row[],
   pageSize: number,
   endOf: (row: Row) => PageEnd,
+  bytesOf: (row: Row) => number = () => 0,
 ): { readonly page: readonly Row[]; readonly nextPageToken: string } {
-  const page = rows.slice(0, pageSize);
+  const page: Row[] = [];
+  let bytes = 0;
+  for (const row of rows.slice(0, pageSize)) {
+    bytes += bytesOf(row);
+    if (page.length > 0 && bytes > MAX_PAGE_BYTES) break;
+    page.push(row);
+  }
   const last = page.at(-1);
-  if (rows.length <= pageSize || last === undefined) return { page, nextPageToken: '' };
+  if (rows.length <= page.length || last === undefined) return { page, nextPageToken: '' };
   const { time, id } = endOf(last);
   return { page, nextPageToken: Buffer.from(`${time} ${id}`).toString('base64url') };
 }

@@ -139,7 +139,12 @@ export function createJournal(parts: {
         .orderBy('id', 'desc')
         .limit(size + 1)
         .execute();
-      const { page, nextPageToken } = cutPage(rows, size, (row) => ({ time: row.create_time, id: row.id }));
+      const { page, nextPageToken } = cutPage(
+        rows,
+        size,
+        (row) => ({ time: row.create_time, id: row.id }),
+        (row) => row.operation_message.length,
+      );
       const operations = page.map((row) => withProgress(Operation.decode(row.operation_message)));
       return { operations, nextPageToken };
     },

@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { status, type ServiceError } from '@grpc/grpc-js';
 import { sql } from 'kysely';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { ListOperationsRequest, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  ListOperationsRequest,
+  OperationState,
+  type WatchOperationResponse,
+} from '@holdfast/proto/holdfast/v1/operation.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
 import { COLUMN_TYPES, operationFilters } from '../store/migrations.ts';
 import { openStore } from '../store/store.ts';
@@ -96,8 +101,20 @@ describeOnBothStores('watching operations', function (kind) {
     const seen = watch(lab, id);
     agent.jobs.get(id)?.emit(happening.accepted(STAGE_PREPARE));
     await eventually(() => Promise.resolve(seen.events.length === 1));
+    const heard: string[] = [];
+    const { operations } = lab.clients;
+    operations
+      .watchOperation({ operationId: id, afterSequence: 0n })
+      .on('data', ({ event, goodbye }: WatchOperationResponse) => {
+        heard.push(event?.event?.$case ?? `goodbye after ${goodbye?.resumeAfterSequence}`);
+      })
+      .on('error', (error: ServiceError) => heard.push(status[error.code]));
+    await eventually(() => Promise.resolve(heard.length === 1));
     await lab.stopController();
     assert.equal((await seen.ended)?.reason, 'SHUTTING_DOWN');
+    await eventually(() => Promise.resolve(heard.length === 3));
+    assert.deepEqual(heard, ['accepted', 'goodbye after 1', 'UNAVAILABLE']);
+    assert.ok(agent.jobs.get(id)?.commands.every(({ $case }) => $case !== 'cancel'));
   });
 
   it('refuses what is not there', async () => {
