@@ -74,7 +74,7 @@ describe('docs/identity.md', function () {
 
   it('is right that nothing else is listened to without certificates', async () => {
     for (const program of ['controller', 'agent']) {
-      const argv = [...argvOf(program), '--listen', '0.0.0.0:0'];
+      const argv = [...argvOf(program, 'alone'), '--listen', '0.0.0.0:0'];
       const { exitCode, stderr } = await execa(process.execPath, argv, {
         ...{ env: MASTER_KEY, reject: false, timeout: START_MS },
       });
@@ -124,27 +124,17 @@ describe('docs/identity.md', function () {
     return stack.use(await startService({ name, directory: path.join(directory, name), address, argv, env }));
   }
 
-  function argvOf(program: string): string[] {
+  function argvOf(program: string, state = 'state'): string[] {
     const main = path.join(ROOT, program, 'src/main.ts');
-    const state = ['--state-directory', path.join(directory, `${program}-state`)];
-    if (program === 'controller') return [main, ...state];
+    const common = [main, '--state-directory', path.join(directory, `${program}-${state}`)];
+    if (program === 'controller') return common;
     const places = [
       '--runtime-directory',
       path.join(directory, 'r'),
       '--scratch-directory',
       path.join(directory, 'x'),
     ];
-    return [
-      main,
-      ...state,
-      ...places,
-      '--zone',
-      'home',
-      '--host-name',
-      'h1',
-      '--libvirt-uri',
-      'test:///default',
-    ];
+    return [...common, ...places, '--zone', 'home', '--host-name', 'h1', '--libvirt-uri', 'test:///default'];
   }
 });
 

@@ -47,7 +47,10 @@ export function rawCall(
     });
     for (const chunk of chunks) stream.write(chunk);
     if (ending === 'half-close') stream.end();
-    else setImmediate(() => stream.close());
+    else
+      setImmediate(() => {
+        stream.close();
+      });
   });
 }
 
