@@ -15,7 +15,7 @@ export const reasons = {
   SETTING_INVALID: status.INVALID_ARGUMENT,
   /** The passphrase does not open the zone's key, or the key does not open the backup. */
   KEY_WRONG: status.INVALID_ARGUMENT,
-  /** The connection shows no certificate that is accepted: none, an expired one, one of a foreign authority or without a role. */
+  /** The connection shows no certificate that is accepted: none, or an expired or a foreign one. */
   CERTIFICATE_REFUSED: status.UNAUTHENTICATED,
   /** The caller's certificate gives no role for this, or not in this zone. */
   PERMISSION_DENIED: status.PERMISSION_DENIED,
