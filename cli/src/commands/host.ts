@@ -20,7 +20,7 @@ function addAdd(parent: Command, context: Context): void {
   const command = parent
     .command('add')
     .description('Adds a host: its agent is asked who it is, and must belong to the zone.')
-    .argument('<address>', 'where its agent listens: unix:///PATH or 127.0.0.1:PORT')
+    .argument('<address>', 'where its agent listens: unix:///PATH or HOST:PORT')
     .requiredOption('--zone <zone>', 'its zone')
     .option('--name <name>', 'its name; the one that its agent gives when left out')
     .action((address: string, options: { readonly zone: string; readonly name?: string }) =>

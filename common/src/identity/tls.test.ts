@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, Metadata, status, type ServiceError } from '@grpc/grpc-js';
@@ -124,12 +124,31 @@ describe('TLS', function () {
   }
 
   it('tells whoever has no certificate, or one without a role, so', async () => {
-    const { authority, certificate, key } = (await pki.certificates(['holdfast://admin'])).current();
-    assert.ok(certificate.length > 0 && key.length > 0);
-    const error = await rawCall(server.address, credentials.createSsl(authority));
-    assert.equal(error.code, status.UNAUTHENTICATED, error.message);
-    assert.match(error.details, /shows no certificate/);
-    assert.equal((fromServiceError(error) as HoldfastError).reason, 'CERTIFICATE_REFUSED');
+    const directory = await pki.issue([]);
+    const [authority, certificate, key] = await Promise.all(
+      ['ca.crt', 'tls.crt', 'tls.key'].map((name) => readFile(join(directory, name))),
+    );
+    assert.ok(authority && certificate && key);
+    const table: [ReturnType<typeof credentials.createSsl>, RegExp][] = [
+      [credentials.createSsl(authority), /shows no certificate/],
+      [credentials.createSsl(authority, key, certificate), /no URI that gives it a role/],
+    ];
+    for (const [channel, words] of table) {
+      const error = await rawCall(server.address, channel);
+      assert.equal(error.code, status.UNAUTHENTICATED, error.message);
+      assert.match(error.details, words);
+      assert.equal((fromServiceError(error) as HoldfastError).reason, 'CERTIFICATE_REFUSED');
+    }
+    assert.deepEqual(callers, []);
+  });
+
+  it('does not hear a connection any more whose certificate has expired since', async () => {
+    const soon = { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + 2_500) };
+    const client = clientWith(await pki.certificates(['holdfast://admin'], soon));
+    await list(client);
+    const refusal = await eventuallyRefused(() => list(client));
+    assert.equal(refusal.reason, 'CERTIFICATE_REFUSED', refusal.message);
+    assert.match(refusal.message, /has expired since it was opened/);
   });
 
   it('gives plain text no answer on a port with TLS', async () => {
@@ -154,6 +173,8 @@ describe('TLS', function () {
     const own = await openCertificates(ownDirectory, silentLogger, 20);
     const client = clientWith(own);
     await list(client);
+    const old = clientWith(await pki.certificates(['holdfast://admin']));
+    await list(old);
     const before = serverCertificates.current().notAfter;
 
     // Everything is of a new authority from here on.
@@ -171,10 +192,9 @@ describe('TLS', function () {
     await until(() => serverCertificates.current().notAfter.getTime() !== before.getTime());
     await until(() => own.current().identity.name.includes('admin'));
     await list(client);
-    assert.match(callers[1] ?? '', /holdfast:\/\/admin/);
-    // The old authority is not trusted any more.
-    const old = await pki.certificates(['holdfast://admin']);
-    await assert.rejects(list(clientWith(old)));
+    assert.match(callers.at(-1) ?? '', /holdfast:\/\/admin/);
+    // The old authority is not trusted any more, nor heard over the connection that it has.
+    await eventuallyRefused(() => list(old));
     own.close();
   });
 
@@ -224,7 +244,13 @@ describe('TLS', function () {
       reason: 'CERTIFICATE_UNUSABLE',
       message: /has expired/,
     });
-    await writeFile(join(directory, 'tls.key'), 'x', { mode: 0o666 });
+    const key = join(directory, 'tls.key');
+    await chmod(key, 0o604);
+    await assert.rejects(openCertificates(directory, silentLogger), {
+      message: /Every user can open .*chmod 0600/,
+    });
+    await chmod(key, 0o640);
+    await writeFile(key, 'x');
     await assert.rejects(openCertificates(directory, silentLogger), { message: /not the key/ });
   });
 });
@@ -273,6 +299,20 @@ function checkHealth(
       },
     );
   });
+}
+
+/** Calls until it is refused. */
+async function eventuallyRefused(call: () => Promise<unknown>): Promise<HoldfastError> {
+  let refusal: HoldfastError | undefined;
+  await until(async () => {
+    refusal = await call().then(
+      () => undefined,
+      (error: unknown) => error as HoldfastError,
+    );
+    return refusal !== undefined;
+  });
+  assert.ok(refusal instanceof HoldfastError);
+  return refusal;
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {

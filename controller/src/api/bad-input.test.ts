@@ -6,6 +6,7 @@ import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
 import { frame, rawCall, type Ending } from '@holdfast/common/testing/rawCall.ts';
 import { BackupServiceService } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceService } from '@holdfast/proto/holdfast/v1/host.ts';
+import { LeftoverServiceService } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import { KeyServiceService } from '@holdfast/proto/holdfast/v1/key.ts';
 import { OperationServiceService, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { RepositoryServiceService } from '@holdfast/proto/holdfast/v1/repository.ts';
@@ -26,6 +27,7 @@ const services: readonly (readonly [keyof Lab['clients'], ServiceDefinition])[] 
   ['repositories', RepositoryServiceService],
   ['keys', KeyServiceService],
   ['statistics', StatisticsServiceService],
+  ['leftovers', LeftoverServiceService],
 ];
 
 /** What has tripped programs before. */

@@ -15,6 +15,7 @@ import { BackupServiceClient } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { HostServiceClient } from '@holdfast/proto/holdfast/v1/host.ts';
 import { KeyServiceClient } from '@holdfast/proto/holdfast/v1/key.ts';
+import { LeftoverServiceClient } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import {
   OperationServiceClient,
   type Operation,
@@ -73,6 +74,7 @@ interface Clients {
   readonly repositories: RepositoryServiceClient;
   readonly keys: KeyServiceClient;
   readonly statistics: StatisticsServiceClient;
+  readonly leftovers: LeftoverServiceClient;
 }
 
 export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Promise<Lab> {
@@ -163,6 +165,7 @@ function clientsOf(address: Address): Clients {
     repositories: connectTo(RepositoryServiceClient, address),
     keys: connectTo(KeyServiceClient, address),
     statistics: connectTo(StatisticsServiceClient, address),
+    leftovers: connectTo(LeftoverServiceClient, address),
   };
 }
 
