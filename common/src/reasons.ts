@@ -114,6 +114,8 @@ export const reasons = {
   LIMIT_NOT_APPLIED: status.UNAVAILABLE,
   /** QEMU's tools refused or died. */
   QEMU_FAILED: status.UNAVAILABLE,
+  /** Nothing had moved for as long as the settings allow. */
+  TIMED_OUT: status.DEADLINE_EXCEEDED,
   /** The operation was cancelled on request. */
   CANCELLED: status.CANCELLED,
   /** The service is stopping; the work goes on elsewhere. */

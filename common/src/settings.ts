@@ -15,6 +15,9 @@ export interface SettingDefinition {
 /** A MiB/s limit above this (1 TiB/s) is a typing error. */
 export const MAX_BANDWIDTH_MIBPS = 1_048_576;
 
+/** A day: who waits for longer wants to be told. */
+const MAX_WAIT_MINUTES = 1_440;
+
 /** Longer than any passphrase that a person keeps; a limit so that a request stays small. */
 const MAX_PASSPHRASE_BYTES = 1_024;
 
@@ -72,6 +75,30 @@ export const settingDefinitions = {
     values: ['auto', 'pull', 'push'],
     description:
       'How the data of a running domain is taken: pull needs scratch space, push needs none, auto pulls when there is enough.',
+  },
+  'nas.backup.repository.stalled': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'wait',
+    values: ['wait', 'fail'],
+    description: 'What to do when the repository does not answer: wait for it, or fail.',
+  },
+  'nas.backup.repository.stalled.minutes': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '10',
+    range: [1, MAX_WAIT_MINUTES],
+    description: 'For how many minutes to wait for a repository that does not answer.',
+  },
+  'nas.backup.repository.reserve.percent': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '1',
+    range: [0, 90],
+    description: 'What part of the repository stays free: a backup that would use it fails.',
+  },
+  'nas.backup.timeout.minutes': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '60',
+    range: [0, MAX_WAIT_MINUTES],
+    description: 'A backup, verification or restore in which nothing has moved for so long fails; 0: never.',
   },
 } as const satisfies Record<string, SettingDefinition>;
 

@@ -70,7 +70,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const zones = createZones({ store, now });
   const settings = createSettings({ store, zones, now });
   const hosts = createHosts({ store, zones, agents, now });
-  const repositories = createRepositories({ store, zones, hosts, agents, now });
+  const repositories = createRepositories({ store, zones, hosts, agents, now, stopping: stop.signal });
   const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;
   const keys = createKeys({ store, now, scryptWorkFactor });
   const catalog = createCatalog({ store });
@@ -94,7 +94,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       elsewhere.tellProgress(id, event);
     },
   });
-  const drivers: Drivers = createDrivers({ journal, hosts, agents, keys, now, logger });
+  const drivers: Drivers = createDrivers({ journal, hosts, agents, repositories, keys, now, logger });
   const elsewhere: Elsewhere = createElsewhere({ store, live, drivers, logger });
   const submit = createSubmit({ store, drivers, leadership, now });
 

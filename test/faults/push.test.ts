@@ -72,11 +72,15 @@ describe('a pushed backup', () => {
   afterEach(() => nothingLeft(fixture.lab, fixture.holdfast, mounts));
 
   /** Takes a backup, and does something once it copies slowly. */
-  async function during(act: (jobId: string) => Promise<void>, repository = 'nas-z1'): Promise<Followed> {
+  async function during(
+    act: (jobId: string) => Promise<void>,
+    repository = 'nas-z1',
+    settings: Record<string, string> = PUSH,
+  ): Promise<Followed> {
     const { guest, holdfast } = fixture;
     const { client } = holdfast;
     const domain = guest.name;
-    const { id } = await client.startBackup({ zone: 'z1', domain, repository, settings: PUSH });
+    const { id } = await client.startBackup({ zone: 'z1', domain, repository, settings });
     let acted = false;
     return client.follow(id, async ({ event }) => {
       if (acted || event?.$case !== 'stageProgress') return;
@@ -137,7 +141,9 @@ describe('a pushed backup', () => {
       }),
     );
     const writes = await whileWriting(fixture.guest, async () => {
-      const error = failed(await during(() => Promise.resolve(), 'small'));
+      // Compressed, since a plain one would be refused before it began.
+      const compressed = { ...PUSH, 'nas.backup.compression.enabled': 'true' };
+      const error = failed(await during(() => Promise.resolve(), 'small', compressed));
       assert.equal(error.reason, 'REPOSITORY_FULL', error.message);
     });
     assert.ok(longest(writes) < 5.5, `${longest(writes)} s`);

@@ -62,6 +62,28 @@ describe('a repository that cannot take a backup', () => {
     });
   }
 
+  it('since what is kept free would not be is REPOSITORY_FULL, before anything is made and in the middle', async () => {
+    const at = await directory('reserved');
+    await using mounts = new AsyncDisposableStack();
+    await execa('mount', ['-t', 'tmpfs', '-o', 'size=64M', 'tmpfs', at]);
+    mounts.defer(() => unmount(at));
+    await register('reserved', at);
+    const reserve = { 'nas.backup.repository.reserve.percent': '70' };
+    const refused = await backup('reserved', reserve);
+    const refusal = failed(refused);
+    assert.equal(refusal.reason, 'REPOSITORY_FULL');
+    assert.match(refusal.message, /Nothing was made/);
+    assert.ok(!refused.events.some((event) => isStart(event, Stage.STAGE_CONVERT)));
+    // How well it can be compressed is not known before.
+    const compressed = { ...reserve, ...slowly, 'nas.backup.compression.enabled': 'true' };
+    const givenUp = await backup('reserved', compressed);
+    assert.match(failed(givenUp).message, /kept free/);
+    assert.equal(failed(givenUp).reason, 'REPOSITORY_FULL');
+    assert.ok(givenUp.events.some((event) => isStart(event, Stage.STAGE_CONVERT)));
+    assert.deepEqual(await content(at), []);
+    await nothingLeft(fixture.lab, fixture.holdfast, [at]);
+  });
+
   it('since it is full is REPOSITORY_FULL before anything is made', async () => {
     const at = await directory('full');
     await using mounts = new AsyncDisposableStack();

@@ -86,6 +86,8 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     getRepositoryStats: unary(logger, async (request) => {
       requireZone(zone, request.zone);
       return repositories.use(given(request.repository), async (repository) => {
+        // Found out sooner by a question than by a write.
+        await repository.answers();
         const space = await repository.probe();
         return {
           sizeBytes: BigInt(space.sizeBytes),

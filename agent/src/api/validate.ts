@@ -7,6 +7,7 @@ import { isUuid } from '@holdfast/common/uuid.ts';
 import type {
   BackupRef,
   DeleteBackupRequest,
+  JobLimits,
   RepositoryRef,
   RestoreBackupStart,
   TakeBackupStart,
@@ -57,6 +58,11 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
   if (!ENFORCEMENTS.includes(options.bandwidthEnforce))
     throw refuse('options.bandwidth_enforce must be fail, warn or empty.');
   requireBandwidth(options.bandwidthLimitMibps);
+  const { repositoryReservePercent: percent } = options;
+  if (percent < 0 || percent > 90) throw refuse('options.repository_reserve_percent must be from 0 to 90.');
+  if (!(start.storedRatio >= 0 && start.storedRatio < Infinity))
+    throw refuse('stored_ratio must be a number that is not negative.');
+  requireLimits(start.limits);
   validLayout(start);
   if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);
@@ -105,12 +111,20 @@ function requireFolder(folder: string, name: string): void {
   }
 }
 
+function requireLimits(limits: JobLimits | undefined): void {
+  if (limits === undefined) return;
+  if (limits.repositoryWaitSeconds < 0 || limits.timeoutMinutes < 0)
+    throw refuse('limits must not be negative.');
+}
+
 export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
+  requireLimits(start.limits);
   return { ...start, backup: requireBackup(start.backup) };
 }
 
 export function validRestore(start: RestoreBackupStart): RestoreBackupStart {
   const backup = requireBackup(start.backup);
+  requireLimits(start.limits);
   requireBandwidth(start.bandwidthLimitMibps);
   if (start.rbd !== undefined) requireRbdTarget(start.rbd);
   const noFiles = start.rbd !== undefined && start.disks.length > 0 && start.directory === '';

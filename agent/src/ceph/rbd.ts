@@ -71,7 +71,7 @@ export function rbdWith(virsh: Virsh, directory: string): Rbd {
   ): Promise<RunResult> => {
     const key = await clusterKey(virsh, cluster);
     const result = await withKeyFile(directory, key, (keyArgs) =>
-      run('rbd', [...clusterArgs(cluster), ...keyArgs, ...args], { deadlineMs }),
+      run('rbd', [...clusterArgs(cluster), ...keyArgs, ...args], { deadlineMs, signal: virsh.signal }),
     ).catch((error: unknown) => {
       if (!(error instanceof ProgramFailed)) throw error;
       if (error.isMissing) {

@@ -10,14 +10,22 @@ export interface Steering {
 
 /** What was wished of a job, and the part of it that can follow the wish at the moment. */
 export interface Control {
-  /** Aborts when the job is cancelled. */
+  /** Aborts when the job is cancelled, or failed from outside of its stages. */
   readonly signal: AbortSignal;
   readonly limitMibps: number;
   readonly paused: boolean;
+  /** How long nothing has moved, in milliseconds; a pause does not count. */
+  readonly idleMs: number;
   cancel(): void;
+  /** Ends the job with this error, whatever it is busy with. */
+  fail(error: Error): void;
+  /** Says that something has moved. */
+  moved(): void;
   /** Takes effect at once, or as soon as data moves. */
   setLimit(mibps: number): Promise<void>;
   setPaused(paused: boolean): Promise<void>;
+  /** Waits for the end of a pause, or of the job. */
+  whenNotPaused(): Promise<void>;
   /**
    * Hands the steering to a stage until it gives it back. `begin` starts what is steered: the limit holds from before
    * it, a pause from right after it, and wishes that come meanwhile wait until it is done.
@@ -33,13 +41,19 @@ export class JobCancelled extends Error {
 const MIB = 1_048_576;
 
 /** The control of a job that starts with a limit in MiB/s. */
-export function controlOf(limitMibps: number): Control {
+export function controlOf(limitMibps: number, nowMs: () => number = () => performance.now()): Control {
   const cancelled = new AbortController();
   let steering: Steering | undefined;
   let limit = limitMibps;
   let isPaused = false;
+  let resumed = Promise.withResolvers<undefined>();
+  let movedAtMs = nowMs();
   /** What QEMU was told last is what was wished last. */
   const take = inTurn();
+  // Who waits for the end of a pause must hear of the end of the job.
+  cancelled.signal.addEventListener('abort', () => {
+    resumed.resolve(undefined);
+  });
   return {
     signal: cancelled.signal,
     get limitMibps() {
@@ -48,8 +62,17 @@ export function controlOf(limitMibps: number): Control {
     get paused() {
       return isPaused;
     },
+    get idleMs() {
+      return isPaused ? 0 : nowMs() - movedAtMs;
+    },
     cancel: () => {
       cancelled.abort(new JobCancelled('The operation was cancelled.'));
+    },
+    fail: (error) => {
+      cancelled.abort(error);
+    },
+    moved: () => {
+      movedAtMs = nowMs();
     },
     setLimit: (mibps) =>
       take(async () => {
@@ -61,7 +84,13 @@ export function controlOf(limitMibps: number): Control {
         if (wanted === isPaused) return;
         await (wanted ? steering?.pause() : steering?.resume());
         isPaused = wanted;
+        movedAtMs = nowMs();
+        if (isPaused) resumed = Promise.withResolvers();
+        else resumed.resolve(undefined);
       }),
+    whenNotPaused: async () => {
+      while (isPaused && !cancelled.signal.aborted) await resumed.promise;
+    },
     steer: (taker, begin) =>
       take(async () => {
         await taker.setLimit(limit * MIB);

@@ -3,6 +3,7 @@ import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import pMap from 'p-map';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import { isUuid } from '@holdfast/common/uuid.ts';
@@ -88,6 +89,8 @@ const RECOVER_RETRY_MS = 5_000;
 /** Between attempts to undo what cannot be undone for now: as many minutes as it takes, then every hour. */
 const FIRST_PAUSE_MS = 30_000;
 const LONGEST_PAUSE_MS = 3_600_000;
+/** One that waits for a NAS holds up no other. */
+const RECOVER_AT_ONCE = 8;
 const RUNNER = fileURLToPath(new URL('./runner.ts', import.meta.url));
 
 export function jobsOf(options: JobsOptions): Jobs {
@@ -155,12 +158,10 @@ export function jobsOf(options: JobsOptions): Jobs {
     try {
       await recovering.get(jobId)?.catch(() => undefined);
       const entries = await readJournal(jobFiles(directoryOf(jobId)).journal);
-      if (pendingUndo(entries).length === 0 || !known.has(jobId)) return;
-      if ((await processesWithArgument(directoryOf(jobId))).length === 0) await recoverOne(jobId);
+      if (pendingUndo(entries).length === 0) known.delete(jobId);
+      else if ((await processesWithArgument(directoryOf(jobId))).length === 0) await recoverOne(jobId);
     } catch (error) {
       options.logger.error('could not undo the rest of a job', { jobId, error });
-    } finally {
-      known.delete(jobId);
     }
   };
 
@@ -186,11 +187,20 @@ export function jobsOf(options: JobsOptions): Jobs {
       }
       settled.add(jobId);
       retries.delete(jobId);
+      known.delete(jobId);
     }
     const { mtimeMs } = await stat(directory);
     if (Date.now() - mtimeMs < FORGET_AFTER_MS) return;
     await rm(directory, { recursive: true });
     settled.delete(jobId);
+  };
+
+  const recoverUnlessStarting = async (jobId: string): Promise<void> => {
+    // One that is just being started has no process yet, and is not dead.
+    if (starting.has(jobId)) return;
+    await recoverIfDead(jobId).catch((error: unknown) => {
+      options.logger.error('could not recover a job', { jobId, error });
+    });
   };
 
   return {
@@ -294,13 +304,9 @@ export function jobsOf(options: JobsOptions): Jobs {
       return jobs;
     },
     recover: async () => {
-      for (const jobId of await readdir(root).catch(() => [])) {
-        // One that is just being started has no process yet, and is not dead.
-        if (starting.has(jobId)) continue;
-        await recoverIfDead(jobId).catch((error: unknown) => {
-          options.logger.error('could not recover a job', { jobId, error });
-        });
-      }
+      await pMap(await readdir(root).catch(() => []), recoverUnlessStarting, {
+        concurrency: RECOVER_AT_ONCE,
+      });
     },
   };
 }

@@ -7,7 +7,7 @@ import type { JournalEntry } from './journal.ts';
 /** The backup that a killed job had published already, by its journal and by what is on the repository. */
 export async function publishedBackup(
   entries: readonly JournalEntry[],
-  openRepository: (ref: JournaledRef) => Promise<Repository>,
+  openRepository: (ref: JournaledRef) => Repository | Promise<Repository>,
 ): Promise<BackupResult | undefined> {
   const publishing = entries.findLast((entry) => entry.kind === 'publishing');
   if (publishing === undefined) return undefined;

@@ -3,8 +3,7 @@ import type { BackupRef, RestoreBackupStart } from '@holdfast/proto/holdfast/age
 import { Stage, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
 import { rbdWith } from '../ceph/rbd.ts';
 import { watchImages } from '../ceph/watchImages.ts';
-import { watchRepository } from '../repository/liveness.ts';
-import type { Repository } from '../repository/repository.ts';
+import type { WatchedRepository } from '../repository/liveness.ts';
 import { stage, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
 import { openBackup } from '../stages/openBackup.ts';
@@ -36,7 +35,7 @@ async function* restoreFrom(
   context: JobContext,
   start: RestoreBackupStart,
   backup: BackupRef,
-  repository: Repository,
+  repository: WatchedRepository,
 ): StageRun<Completed> {
   const { prepared, state } = yield* stage(
     context,
@@ -48,7 +47,6 @@ async function* restoreFrom(
     rbdWith(context.virsh, context.runtimeDirectory),
     places.flatMap((place) => (place.kind === 'rbd' ? [place.temporary] : [])),
   );
-  const requireAnswer = watchRepository(repository);
   yield* copy(
     prepared.daemon,
     prepared.disks,
@@ -58,7 +56,7 @@ async function* restoreFrom(
       repository: 'read',
       stages: [Stage.STAGE_CONVERT],
       watch: (idleMs) => {
-        requireAnswer();
+        repository.requireAnswer();
         images.whenIdle(idleMs);
       },
       explain: async (error) =>
@@ -80,7 +78,7 @@ async function* openAndPrepare(
   context: JobContext,
   start: RestoreBackupStart,
   backup: BackupRef,
-  repository: Repository,
+  repository: WatchedRepository,
 ): AsyncGenerator<
   JobEvent,
   StageEnd<{ readonly prepared: PreparedRestore; readonly state: RestoreState }>,
@@ -88,5 +86,5 @@ async function* openAndPrepare(
 > {
   const { result: opened } = yield* openBackup(repository, backup);
   const { result: state } = yield* prepareState(context, start, opened);
-  return { result: { prepared: await prepareRestore(context, start, opened), state } };
+  return { result: { prepared: await prepareRestore(context, start, opened, repository), state } };
 }

@@ -12,17 +12,21 @@ import { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts
 import type { Completed } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
 import { virshAt } from '../libvirt/virsh.ts';
+import type { LivenessChange } from '../repository/liveness.ts';
+import { placeOf, type JournaledRef, type Repository } from '../repository/repository.ts';
+import { orAbandoned } from './abandon.ts';
 import { controlOf } from './control.ts';
+import { endWhenIdle } from './endWhenIdle.ts';
 import { eventLog, type EventLog, type JobEvent } from './eventLog.ts';
 import { toFailure } from './failure.ts';
-import { isTerminal, journaledEvents, openJournal, readJournal } from './journal.ts';
+import { isTerminal, journaledEvents, openJournal, readJournal, type JournalEntry } from './journal.ts';
 import { obey } from './obey.ts';
 import { publishedBackup } from './published.ts';
 import { repositoryAccess } from './repositoryAccess.ts';
 import { readStart, type StartedJob } from './start.ts';
 import { jobFiles, readSpec, runnerSocket, type JobSpec } from './spec.ts';
 import { summarize } from './summary.ts';
-import { describeUndo, undoLog, type UndoLog } from './undo.ts';
+import { describeUndo, pendingUndo, undoLog, type UndoLog } from './undo.ts';
 import { serveRunner } from './wire.ts';
 
 const [directory, flag] = process.argv.slice(2);
@@ -40,7 +44,7 @@ const logger = createLogger({ level: spec.logLevel, format: 'json' }).child({
 const now = (): Date => new Date();
 const earlier = await readJournal(files.journal);
 const journal = await openJournal(files.journal);
-const virsh = virshAt(spec.libvirtUri, logger, LIBVIRT_PATIENCE_MS);
+const virsh = virshAt(spec.libvirtUri, logger, { patienceMs: LIBVIRT_PATIENCE_MS });
 const input = await text(process.stdin);
 const job = flag === undefined ? readStart(spec.kind, input) : undefined;
 const known =
@@ -51,9 +55,10 @@ const undo = undoLog(journal, earlier, {
   virsh,
   openRepository: access.open,
   tell: (note) => notes.push(note),
+  isHurried: access.isHurried,
 });
-const openForJob = access.forJob(undo);
 const events = eventLog(journal, journaledEvents(earlier), now);
+const summary = summarize();
 
 if (flag === '--recover') {
   await recover();
@@ -73,11 +78,18 @@ async function runJob(started: StartedJob): Promise<void> {
   });
   await makeDirectories(spec, undo);
   const server = await serveRunner(runnerSocket(spec), events, (command) => obey(command, control, events));
-  const summary = summarize();
+  const { limits } = started;
+  const over = new AbortController();
+  void endWhenIdle(control, {
+    timeoutMs: limits.timeoutMs,
+    isStalled: access.isStalled,
+    signal: over.signal,
+  });
   const context: JobContext = {
     header: started.header,
     hostName: spec.hostName,
-    virsh,
+    // What undoes goes on when the job is cancelled, and has one of its own.
+    virsh: virshAt(spec.libvirtUri, logger, { patienceMs: LIBVIRT_PATIENCE_MS, signal: control.signal }),
     journal,
     undo,
     control,
@@ -86,26 +98,92 @@ async function runJob(started: StartedJob): Promise<void> {
     socketDirectory: spec.socketDirectory,
     scratchDirectory: spec.scratchDirectory,
     locksDirectory: spec.locksDirectory,
-    openRepository: openForJob,
+    openRepository: access.forJob(undo, {
+      waitMs: limits.repositoryWaitMs,
+      signal: control.signal,
+      tell: (name) => (change) => {
+        void tellLiveness(name, change);
+      },
+      moved: () => {
+        control.moved();
+      },
+    }),
     summary: () => summary,
     now,
   };
   await events.append({ $case: 'accepted', value: { stages: started.stages } });
-  const end = await outcome(started.run(context), events, summary.note, logger);
-  await finish(end);
+  const end = await outcome(started.run(context), control.signal, events, summary.note, logger);
+  over.abort();
+  access.close();
+  await finish(await asPublished(end));
   server.close();
+}
+
+/** Not a part of any stage: it happens while one waits. */
+async function tellLiveness(repository: string, change: LivenessChange): Promise<void> {
+  if (change.kind === 'stalled') {
+    const { since, giveUp: giveUpTime } = change;
+    await events.append({ $case: 'repositoryStalled', value: { repository, since, giveUpTime } });
+    return;
+  }
+  const { stalledMs } = change;
+  await events.append({
+    $case: 'repositoryAnswered',
+    value: { repository, stalledMs: BigInt(Math.round(stalledMs)) },
+  });
+  const told: JobEvent = {
+    $case: 'warning',
+    value: {
+      reason: 'REPOSITORY_STALLED',
+      message: `Repository ${repository} did not answer for ${Math.round(stalledMs / 1_000)} s. It was waited for.`,
+      target: '',
+    },
+  };
+  summary.note(told);
+  await events.append(told);
+}
+
+/**
+ * A rename whose answer did not come may have happened. Then the backup is there, whatever its job was told; and when that
+ * cannot be known now, it is removed as soon as it can.
+ */
+async function asPublished(end: JobEvent): Promise<JobEvent> {
+  if (end.$case !== 'failed') return end;
+  const entries = await readJournal(files.journal);
+  const publishing = entries.findLast((entry) => entry.kind === 'publishing');
+  if (publishing === undefined) return end;
+  const found = await publishedBackup(entries, (ref) => access.open(ref)).catch(() => undefined);
+  if (found !== undefined)
+    return { $case: 'completed', value: { result: { $case: 'backup', value: found } } };
+  const { repository, folder } = publishing;
+  await undo.promise({ kind: 'remove-folder', repository, folder });
+  return end;
 }
 
 /** Ends a job whose runner was killed: as completed when its backup is there, whole, and as failed otherwise. */
 async function recover(): Promise<void> {
   logger.warn('recovering', { pending: earlier.length });
-  const published = await publishedBackup(earlier, openForJob);
+  const published = isGivenUp(earlier) ? undefined : await publishedBackup(earlier, openMounted);
   const value: Completed | undefined =
     published === undefined ? undefined : { result: { $case: 'backup', value: published } };
   await finish(
     value === undefined
       ? { $case: 'failed', value: toFailure('RUNNER_DIED', spec) }
       : { $case: 'completed', value },
+  );
+}
+
+async function openMounted(ref: JournaledRef): Promise<Repository> {
+  const place = placeOf(ref, spec.mountsDirectory);
+  if (place !== undefined) await undo.promise({ kind: 'unmount', directory: place.directory });
+  return access.open(ref);
+}
+
+/** Whether the job had decided before it was killed that what it published is to be removed. */
+function isGivenUp(entries: readonly JournalEntry[]): boolean {
+  const publishing = entries.findLast((entry) => entry.kind === 'publishing');
+  return pendingUndo(entries).some(
+    ({ action }) => action.kind === 'remove-folder' && action.folder === publishing?.folder,
   );
 }
 
@@ -127,13 +205,14 @@ async function finish(end: JobEvent): Promise<void> {
 
 async function outcome(
   run: StageRun<Completed>,
+  signal: AbortSignal,
   log: EventLog,
   note: (event: JobEvent) => void,
   jobLogger: Logger,
 ): Promise<JobEvent> {
   try {
     for (;;) {
-      const step = await run.next();
+      const step = await orAbandoned(run.next(), signal);
       if (step.done === true) return { $case: 'completed', value: step.value };
       note(step.value);
       if (step.value.$case !== 'stageProgress') jobLogger.info(step.value.$case, { event: step.value.value });

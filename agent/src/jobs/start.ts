@@ -9,6 +9,7 @@ import type { Completed, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { RepositoryCredentials } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
 import { RESTORE_STAGES, restoreBackup } from './restoreBackup.ts';
+import { limitsOf, type Limits } from './limits.ts';
 import type { JobKind } from './spec.ts';
 import { backupStages, takeBackup } from './takeBackup.ts';
 import { VERIFY_STAGES, verifyBackup } from './verifyBackup.ts';
@@ -17,6 +18,7 @@ import { VERIFY_STAGES, verifyBackup } from './verifyBackup.ts';
 export interface StartedJob {
   readonly header: JobHeader;
   readonly limitMibps: number;
+  readonly limits: Limits;
   readonly stages: readonly Stage[];
   /** Those of its repository. */
   readonly credentials: RepositoryCredentials | undefined;
@@ -49,6 +51,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
       return {
         header: headerOf(start.header),
         limitMibps: Number(start.options?.bandwidthLimitMibps ?? 0n),
+        limits: limitsOf(start.limits),
         stages: backupStages(start),
         credentials: start.repository?.credentials,
         run: (context) => takeBackup(context, start),
@@ -59,6 +62,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
       return {
         header: headerOf(start.header),
         limitMibps: 0,
+        limits: limitsOf(start.limits),
         stages: VERIFY_STAGES,
         credentials: start.backup?.repository?.credentials,
         run: (context) => verifyBackup(context, start),
@@ -69,6 +73,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
       return {
         header: headerOf(start.header),
         limitMibps: Number(start.bandwidthLimitMibps),
+        limits: limitsOf(start.limits),
         stages: RESTORE_STAGES,
         credentials: start.backup?.repository?.credentials,
         run: (context) => restoreBackup(context, start),

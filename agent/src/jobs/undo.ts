@@ -1,11 +1,12 @@
 import { readFile, rm, rmdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { rbdWith } from '../ceph/rbd.ts';
 import { rbdPath, type RbdImage } from '../ceph/rbdImage.ts';
 import { thaw } from '../libvirt/freeze.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { endPushBackup, type PushUndo } from '../transport/endPushBackup.ts';
-import { stopStorageDaemon } from '../qemu/storageDaemon.ts';
+import { killStorageDaemon, stopStorageDaemon } from '../qemu/storageDaemon.ts';
 import { inodeOf } from '../process/inode.ts';
 import { lazyText, unmountUnused } from '../mount/unmount.ts';
 import { placeAt, type MountPlace } from '../mount/place.ts';
@@ -80,6 +81,8 @@ export interface UndoTools {
   readonly openRepository: (ref: JournaledRef) => Repository;
   /** Told what was undone in another way than it should be. */
   readonly tell: (note: string) => void;
+  /** Whether what hangs is to be left for later. */
+  readonly isHurried?: () => boolean;
 }
 
 /** The undo log of a job, with what an earlier process of it left in the journal. */
@@ -155,7 +158,34 @@ export function describeUndo(action: UndoAction): string {
   }
 }
 
-async function perform(action: UndoAction, { virsh, openRepository, tell }: UndoTools): Promise<void> {
+/**
+ * How long a job that somebody wants to end waits for what may hang, in milliseconds; what is not named is waited for. What
+ * was not undone is tried again by the agent.
+ */
+const HURRIED_MS: Partial<Record<UndoAction['kind'], number>> = {
+  'stop-storage-daemon': 1_000,
+  'remove-folder': 3_000,
+  'end-pull-backup': 3_000,
+};
+
+async function perform(action: UndoAction, tools: UndoTools): Promise<void> {
+  const work = performFully(action, tools);
+  const deadlineMs = HURRIED_MS[action.kind];
+  if (deadlineMs === undefined || tools.isHurried?.() !== true) return work;
+  const late = new AbortController();
+  try {
+    await Promise.race([
+      work,
+      sleep(deadlineMs, undefined, { signal: late.signal }).then(() => {
+        throw new Error(`It did not answer within ${deadlineMs / 1_000} s.`);
+      }),
+    ]);
+  } finally {
+    late.abort();
+  }
+}
+
+async function performFully(action: UndoAction, { virsh, openRepository, tell }: UndoTools): Promise<void> {
   switch (action.kind) {
     case 'remove-local':
       await rm(action.path, { recursive: true, force: true });
@@ -193,6 +223,8 @@ async function perform(action: UndoAction, { virsh, openRepository, tell }: Undo
       await unmount(placeAt(action.directory), tell);
       return;
     case 'stop-storage-daemon':
+      // Whatever it has written is removed.
+      await killStorageDaemon(action.directory);
       await stopStorageDaemon(action.directory);
       return;
     case 'end-pull-backup':

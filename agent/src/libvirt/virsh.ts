@@ -15,6 +15,8 @@ export interface Virsh {
   attempt(args: readonly string[], options?: VirshOptions): Promise<RunResult>;
   /** The URI of the libvirt daemon. */
   readonly uri: string;
+  /** What ends all its commands. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface VirshOptions {
@@ -31,10 +33,21 @@ const DEADLINE_MS = 60_000;
 
 const RECONNECT_PAUSE_MS = 250;
 
-/** @param usualPatienceMs the patience of commands that have none of their own */
-export function virshAt(uri: string, logger: Logger, usualPatienceMs = 0): Virsh {
+/**
+ * @param usually for commands that say nothing else: `patienceMs`, and `signal`, which kills what runs when it aborts, and lets
+ *   nothing begin
+ */
+export function virshAt(
+  uri: string,
+  logger: Logger,
+  usually: Pick<VirshOptions, 'patienceMs' | 'signal'> = {},
+): Virsh {
   const attempt = async (args: readonly string[], options: VirshOptions = {}): Promise<RunResult> => {
-    const { deadlineMs = DEADLINE_MS, patienceMs = usualPatienceMs, signal } = options;
+    const {
+      deadlineMs = DEADLINE_MS,
+      patienceMs = usually.patienceMs ?? 0,
+      signal = usually.signal,
+    } = options;
     logger.debug('virsh', { command: args.join(' ') });
     const quiet = options.headings === true ? [] : ['--quiet'];
     const startedMs = performance.now();
@@ -59,6 +72,7 @@ export function virshAt(uri: string, logger: Logger, usualPatienceMs = 0): Virsh
   };
   return {
     uri,
+    signal: usually.signal,
     attempt,
     command: async (args, options) => {
       const result = await attempt(args, options);

@@ -22,6 +22,11 @@ export interface CheckResult {
   readonly leakedClusters: number;
 }
 
+/** What names the `qemu-img` that checks an image, among all processes: one of its arguments. */
+export function checkArgument(image: ImageToCheck): string {
+  return `json:${JSON.stringify(readOptions(image.layout, image.secret !== undefined, image.path, 'key'))}`;
+}
+
 /**
  * Checks an image's metadata with `qemu-img check`. Leaked clusters (exit code 3) waste space and harm nothing.
  *
@@ -34,9 +39,8 @@ export async function checkImage(
   runtimeDirectory: string,
   signal: AbortSignal,
 ): Promise<CheckResult> {
-  const options = JSON.stringify(readOptions(image.layout, image.secret !== undefined, image.path, 'key'));
   const check = (secretArgs: readonly string[]): ReturnType<typeof run> =>
-    run('qemu-img', ['check', '--output', 'json', ...secretArgs, `json:${options}`], {
+    run('qemu-img', ['check', '--output', 'json', ...secretArgs, checkArgument(image)], {
       deadlineMs: 24 * HOUR,
       signal,
     });

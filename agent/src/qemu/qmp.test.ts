@@ -20,7 +20,7 @@ describe('a connection to a monitor', () => {
       });
     }).listen(path);
     await once(server, 'listening');
-    const qmp = await connectQmp(path, silentLogger, AbortSignal.timeout(10_000), 50);
+    const qmp = await connectQmp(path, silentLogger, AbortSignal.timeout(10_000), () => false, 50);
     assert.deepEqual(await qmp.execute('query-status'), {});
     assert.equal(connections, 2);
     qmp.close();

@@ -33,7 +33,7 @@ interface Pending {
   readonly command: string;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
-  readonly timer: NodeJS.Timeout;
+  timer: NodeJS.Timeout;
 }
 
 interface QmpMessage {
@@ -53,6 +53,8 @@ const COMMAND_DEADLINE_MS = 30_000;
  * Connects to a monitor that listens on a unix socket, or is about to. A connection that QEMU takes while it is still
  * starting may never be answered (seen with 7.2 on an emulated host); the next one is.
  *
+ * @param signal when it aborts, all commands fail with its reason
+ * @param isExcused whether a QEMU that does not answer in time is to be waited for all the same
  * @param greetingMs how long a connection may go without an answer before another one is made
  * @throws HoldfastError QEMU_FAILED when none was answered in thirty seconds.
  */
@@ -60,13 +62,14 @@ export async function connectQmp(
   path: string,
   logger: Logger,
   signal: AbortSignal,
+  isExcused: () => boolean = () => false,
   greetingMs = GREETING_DEADLINE_MS,
 ): Promise<Qmp> {
   const deadline = Date.now() + CONNECT_DEADLINE_MS;
   for (;;) {
     signal.throwIfAborted();
     const socket = await tryConnect(path);
-    const qmp = socket && talk(socket, logger);
+    const qmp = socket && talk(socket, logger, signal, isExcused);
     try {
       await qmp?.execute('qmp_capabilities', {}, greetingMs);
       if (qmp !== undefined) return qmp;
@@ -91,20 +94,27 @@ function tryConnect(path: string): Promise<Socket | undefined> {
   });
 }
 
-function talk(socket: Socket, logger: Logger): Qmp {
+function talk(socket: Socket, logger: Logger, signal: AbortSignal, isExcused: () => boolean): Qmp {
   const pending = new Map<number, Pending>();
   const listeners = new Map<string, (data: unknown) => void>();
   let lastId = 0;
   let gone = false;
 
-  const fail = (): void => {
-    gone = true;
+  const failAll = (errorOf: (command: string) => Error): void => {
     for (const { command, reject, timer } of pending.values()) {
       clearTimeout(timer);
-      reject(new HoldfastError('QEMU_FAILED', `QEMU ended before it answered ${command}.`));
+      reject(errorOf(command));
     }
     pending.clear();
   };
+  const fail = (): void => {
+    gone = true;
+    failAll((command) => new HoldfastError('QEMU_FAILED', `QEMU ended before it answered ${command}.`));
+  };
+  const abort = (): void => {
+    failAll(() => signal.reason as Error);
+  };
+  signal.addEventListener('abort', abort);
   socket.on('error', fail);
   socket.on('close', fail);
   // readline passes its input's errors on, and a daemon that was killed is one.
@@ -124,6 +134,10 @@ function talk(socket: Socket, logger: Logger): Qmp {
   return {
     execute: (command, args = {}, deadlineMs = COMMAND_DEADLINE_MS) =>
       new Promise((resolve, reject) => {
+        if (signal.aborted) {
+          reject(signal.reason as Error);
+          return;
+        }
         if (gone) {
           reject(new HoldfastError('QEMU_FAILED', `QEMU is gone; ${command} was not run.`));
           return;
@@ -131,10 +145,16 @@ function talk(socket: Socket, logger: Logger): Qmp {
         const id = ++lastId;
         // Arguments can be secrets.
         if (!command.startsWith('query-')) logger.debug('qmp', { command });
-        const timer = setTimeout(() => {
+        const late = (): void => {
+          const waiting = pending.get(id);
+          if (waiting !== undefined && isExcused()) {
+            waiting.timer = setTimeout(late, deadlineMs);
+            return;
+          }
           pending.delete(id);
           reject(new HoldfastError('QEMU_FAILED', `QEMU did not answer ${command} within ${deadlineMs} ms.`));
-        }, deadlineMs);
+        };
+        const timer = setTimeout(late, deadlineMs);
         pending.set(id, { command, resolve, reject, timer });
         socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       }),
@@ -142,6 +162,7 @@ function talk(socket: Socket, logger: Logger): Qmp {
       listeners.set(event, listener);
     },
     close: () => {
+      signal.removeEventListener('abort', abort);
       socket.destroy();
     },
   };

@@ -40,18 +40,25 @@ const CREATE_DEADLINE_MS = 120_000;
 const CREATE_ATTEMPTS = 6;
 const FLAKY_KEY_DERIVATION = 'Unable to get accurate CPU usage';
 
+export interface DaemonOptions {
+  /** The I/O scheduling class in which it reads and writes (ionice(1)), for disks whose scheduler heeds it. */
+  readonly ioClass?: 'none' | 'idle';
+  /** Whether it is to be waited for when it does not answer in time, since what it works on does not. */
+  readonly isExcused?: () => boolean;
+}
+
 /**
  * Starts qemu-storage-daemon with its monitor and log in `directory` (0700). It is in a session of its own, so that no
  * signal meant for its parent reaches it.
  *
- * @param ioClass the I/O scheduling class in which it reads and writes (ionice(1)), for disks whose scheduler heeds it
+ * @param signal ends all waiting for it
  * @throws HoldfastError QEMU_FAILED
  */
 export async function startStorageDaemon(
   directory: string,
   logger: Logger,
   signal: AbortSignal,
-  ioClass: 'none' | 'idle' = 'none',
+  { ioClass = 'none', isExcused = () => false }: DaemonOptions = {},
 ): Promise<StorageDaemon> {
   const log = await open(join(directory, 'qemu-storage-daemon.log'), 'a', 0o600);
   // A host that does not allow the class gets the backup all the same: what came of it is read back.
@@ -67,8 +74,11 @@ export async function startStorageDaemon(
     });
   });
   await log.close();
-  const qmp = await Promise.race([connectQmp(join(directory, 'qmp.sock'), logger, signal), failed]);
-  return daemon(directory, qmp);
+  const qmp = await Promise.race([
+    connectQmp(join(directory, 'qmp.sock'), logger, signal, isExcused),
+    failed,
+  ]);
+  return daemon(directory, qmp, isExcused);
 }
 
 /** Ends the daemon that was started in `directory`, if it is still there: TERM, then KILL. */
@@ -114,7 +124,7 @@ function monitorArgument(directory: string): string {
   return `socket,id=monitor,path=${join(directory, 'qmp.sock').replaceAll(',', ',,')},server=on,wait=off`;
 }
 
-function daemon(directory: string, qmp: Qmp): StorageDaemon {
+function daemon(directory: string, qmp: Qmp, isExcused: () => boolean): StorageDaemon {
   const jobs = async (): Promise<BlockJob[]> => {
     const raw = (await qmp.execute('query-jobs')) as {
       id: string;
@@ -145,7 +155,7 @@ function daemon(directory: string, qmp: Qmp): StorageDaemon {
         await qmp.execute('job-dismiss', { id: jobId });
         return job.error;
       }
-      if (Date.now() > deadline) return `not done within ${CREATE_DEADLINE_MS} ms`;
+      if (Date.now() > deadline && !isExcused()) return `not done within ${CREATE_DEADLINE_MS} ms`;
       await sleep(20);
     }
   };

@@ -28,9 +28,11 @@ export interface HelperRequest {
   readonly args: readonly unknown[];
 }
 
-/** Its answer. */
+/** Its answer, or, once, that it has started: a call's deadline begins then. */
 export type HelperResponse =
-  { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: HelperError };
+  | { readonly started: true }
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly error: HelperError };
 
 /** An error as it goes over IPC: with the reason of a RepositoryProblem, or the code of one of the system. */
 export interface HelperError {
@@ -61,6 +63,7 @@ process.on('message', (message: HelperRoot | HelperRequest) => {
 });
 // The parent is gone, and with it the only one who could ask.
 process.on('disconnect', () => process.exit(0));
+answer({ started: true });
 
 /** Node knows no word for some errors of the system, above all ESTALE, which is a NAS's own. */
 function messageOf({ errno = 0, message }: NodeJS.ErrnoException): string {

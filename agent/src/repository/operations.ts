@@ -34,8 +34,8 @@ export interface Operations {
    * file system that can be written to.
    */
   recognize(): Promise<void>;
-  /** Returns once the server has answered a question about its file system, which nobody answers from memory. */
-  answers(): Promise<void>;
+  /** Asks the server for its space, a question that nobody answers from memory. */
+  answers(): Promise<Space>;
   /** Does what probe does, then reads the repository's id, which is made when there is none. */
   prepare(): Promise<{ readonly repositoryId: string }>;
   /** Makes a folder and those above it. */
@@ -107,6 +107,9 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       await file.close();
       await unlink(path);
     }
+    return space();
+  };
+  const space = async (): Promise<Space> => {
     const { bsize, blocks, bfree, bavail } = await statfs(root);
     return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail, usedBytes: bsize * (blocks - bfree) };
   };
@@ -117,9 +120,7 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       await stat(root);
       if (repositoryId !== '') await requireRepositoryId(root, repositoryId);
     },
-    answers: async () => {
-      await statfs(root);
-    },
+    answers: space,
     prepare: async () => {
       await probe();
       return { repositoryId: await takeRepositoryId(root) };

@@ -5,7 +5,7 @@ import { processesWithArgument } from '../process/identity.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { openLocal } from '../testing/repository.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
-import { watchRepository, whileItAnswers } from './liveness.ts';
+import { watchRepository, type LivenessChange, type WatchedRepository } from './liveness.ts';
 import type { Repository } from './repository.ts';
 
 describe('a repository', () => {
@@ -162,7 +162,7 @@ describe('a repository', () => {
   it('that hangs is stalled, while others go on, and works again once it answers', async () => {
     await mkdir(at('hung'));
     await mkdir(at('well'));
-    const deadlines = { deadlineMs: 500, slowDeadlineMs: 500, awayDeadlineMs: 1_000 };
+    const deadlines = { deadlineMs: 500, slowDeadlineMs: 500, answerDeadlineMs: 500 };
     const hung = openLocal(at('hung'), 'hung', { deadlines });
     opened.push(hung);
     // A new helper has half a second to start, which a busy machine may not give it.
@@ -176,42 +176,82 @@ describe('a repository', () => {
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);
   });
 
-  it('that hangs while QEMU copies is found out by whoever watches it, and only after a while', async () => {
-    const deadlines = { deadlineMs: 30_000, slowDeadlineMs: 30_000, awayDeadlineMs: 1_000 };
-    const repository = openLocal(directory.path, 'nas', { deadlines });
-    opened.push(repository);
-    await repository.answers();
-    const watch = watchRepository(repository, 0);
-    for (let count = 0; count < 20; count++) {
-      watch();
-      await repository.answers();
+  describe('that is watched', () => {
+    /** Stalled after a second, and given up `waitMs` later. */
+    function watched(waitMs: number, signal = new AbortController().signal) {
+      const deadlines = { deadlineMs: 60_000, slowDeadlineMs: 60_000, answerDeadlineMs: 1_000 + waitMs };
+      const told: LivenessChange[] = [];
+      const repository = watchRepository(openLocal(directory.path, 'nas', { deadlines }), {
+        waitMs,
+        signal,
+        tell: (change) => told.push(change),
+        everyMs: 50,
+        stalledAfterMs: 1_000,
+      });
+      opened.push(repository);
+      return { repository, told };
     }
-    process.kill(await helperOf(directory.path), 'SIGSTOP');
-    watch();
-    await assert.rejects(
-      async () => {
-        for (;;) {
-          watch();
-          await new Promise(setImmediate);
-        }
-      },
-      { reason: 'REPOSITORY_STALLED' },
-    );
-  });
+    const hang = async (repository: WatchedRepository): Promise<number> => {
+      await repository.hasFolder('x');
+      const pid = await helperOf(directory.path);
+      process.kill(pid, 'SIGSTOP');
+      return pid;
+    };
 
-  it('that hangs while QEMU completes a file is found out, and is waited for as long as it answers', async () => {
-    const deadlines = { deadlineMs: 30_000, slowDeadlineMs: 30_000, awayDeadlineMs: 1_000 };
-    const repository = openLocal(directory.path, 'nas', { deadlines });
-    opened.push(repository);
-    await repository.answers();
-    const { promise, resolve } = Promise.withResolvers<string>();
-    const waiting = whileItAnswers(repository, promise, 0);
-    for (let count = 0; count < 20; count++) await repository.answers();
-    resolve('done');
-    assert.equal(await waiting, 'done');
-    process.kill(await helperOf(directory.path), 'SIGSTOP');
-    const never = Promise.withResolvers<string>().promise;
-    await assert.rejects(whileItAnswers(repository, never, 0), { reason: 'REPOSITORY_STALLED' });
+    it('tells that it is stalled, waits, tells that it answers again, and fails no call', async () => {
+      const { repository, told } = watched(30_000);
+      const pid = await hang(repository);
+      const call = repository.hasFolder('x');
+      const work = repository.whileAnswering(call);
+      while (told.length === 0) await turn();
+      assert.equal(told[0]?.kind, 'stalled');
+      assert.ok(repository.stalledSince !== undefined);
+      repository.requireAnswer();
+      process.kill(pid, 'SIGCONT');
+      assert.equal(await call, false);
+      assert.equal(await work, false);
+      while (told.length === 1) await turn();
+      assert.equal(told[1]?.kind, 'answered');
+      assert.ok(told[1].stalledMs >= 1_000, String(told[1].stalledMs));
+      assert.equal(repository.stalledSince, undefined);
+    });
+
+    it('gives up after the time that was allowed, whoever waits for it', async () => {
+      const { repository, told } = watched(500);
+      await hang(repository);
+      const never = Promise.withResolvers<string>().promise;
+      const stalled = { reason: 'REPOSITORY_STALLED' };
+      await Promise.all([
+        assert.rejects(repository.whileAnswering(never), stalled),
+        assert.rejects(repository.hasFolder('x'), stalled),
+      ]);
+      assert.throws(() => {
+        repository.requireAnswer();
+      }, stalled);
+      assert.deepEqual(
+        told.map(({ kind }) => kind),
+        ['stalled'],
+      );
+    });
+
+    it('gives up at once when it is not to be waited for', async () => {
+      const { repository, told } = watched(0);
+      await hang(repository);
+      await assert.rejects(repository.hasFolder('x'), { reason: 'REPOSITORY_STALLED' });
+      assert.deepEqual(told, []);
+      assert.ok(repository.stalledSince !== undefined);
+    });
+
+    it('begins nothing after the job was cancelled, and waits for a hanging call no longer than a moment', async () => {
+      const job = new AbortController();
+      const { repository } = watched(60_000, job.signal);
+      await hang(repository);
+      const call = repository.hasFolder('x');
+      await turn();
+      job.abort(new Error('cancelled'));
+      await assert.rejects(repository.hasFolder('y'), /cancelled/);
+      await assert.rejects(call, /cancelled/);
+    });
   });
 
   it('has no process any more once it is closed', async () => {
@@ -222,6 +262,8 @@ describe('a repository', () => {
     while ((await processesWithArgument(directory.path)).length > 0) await new Promise(setImmediate);
   });
 });
+
+const turn = (): Promise<unknown> => new Promise(setImmediate);
 
 /** The one helper process of a repository. */
 async function helperOf(path: string): Promise<number> {

@@ -9,7 +9,7 @@ import { mountPlace, privateMountPlace, type MountPlace } from '../mount/place.t
 import { MOUNT_DEADLINE_MS } from '../mount/plan.ts';
 import { lockShared, type FileLock } from '@holdfast/common/fileLock.ts';
 import type { HelperError, HelperRequest, HelperResponse, HelperRoot } from './helper.ts';
-import type { Operations } from './operations.ts';
+import type { Operations, Space } from './operations.ts';
 
 /** A repository, as the processes of the agent use it: every call has a deadline, and none can hang its caller. */
 export interface Repository extends Operations {
@@ -24,7 +24,8 @@ export interface Repository extends Operations {
 interface Pending {
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: Error) => void;
-  readonly timer: NodeJS.Timeout;
+  /** Runs once the helper has started. */
+  timer: NodeJS.Timeout | undefined;
 }
 
 /** How long a repository may take to answer. */
@@ -32,14 +33,23 @@ export interface Deadlines {
   readonly deadlineMs: number;
   /** Flushing may have to wait for gigabytes, and removing for many blocks. */
   readonly slowDeadlineMs: number;
-  /** How long a NAS may be away in the middle of a copy: one that starts again takes its time. */
-  readonly awayDeadlineMs: number;
+  /** For the question whether it answers at all. */
+  readonly answerDeadlineMs: number;
 }
 
-const DEADLINES: Deadlines = { deadlineMs: 30_000, slowDeadlineMs: 600_000, awayDeadlineMs: 180_000 };
+/** A repository that owes an answer for so long is stalled. A NAS that is only busy answers within it. */
+export const STALLED_AFTER_MS = 10_000;
+export const DEADLINES: Deadlines = {
+  deadlineMs: 30_000,
+  slowDeadlineMs: 600_000,
+  answerDeadlineMs: STALLED_AFTER_MS,
+};
 const SLOW: readonly (keyof Operations)[] = ['syncFile', 'removeFolder'];
 /** The first call may mount: wait for its turn, try two versions, and take back a mount that is no good. */
 const OPEN_DEADLINE_MS = 3 * MOUNT_DEADLINE_MS;
+/** How long a helper may take to start, which says nothing of the repository. */
+const START_DEADLINE_MS = 30_000;
+const GONE_DEADLINE_MS = 2_000;
 const POLL_MS = 50;
 
 /** How a repository is opened on this host. */
@@ -68,12 +78,27 @@ export function openRepository(
   };
   let users: Promise<FileLock> | undefined;
   let helper: ChildProcess | undefined;
+  let started: Promise<unknown> = Promise.resolve();
+  /** Until the helper that was killed last is gone. The kernel lets one go that hangs in a NAS when it pleases. */
+  let gone: Promise<true> = Promise.resolve(true);
   let hasAnswered = false;
   let lastId = 0;
+  /** The one that is open: those that a hung NAS owes would take up all threads of the helper. */
+  let question: Promise<Space> | undefined;
 
   const failAll = (error: HoldfastError): void => {
-    helper?.kill('SIGKILL');
-    helper = undefined;
+    if (helper !== undefined) {
+      const killed = helper;
+      if (killed.exitCode === null && killed.signalCode === null) {
+        gone = new Promise((resolve) => {
+          killed.once('exit', () => {
+            resolve(true);
+          });
+        });
+      }
+      killed.kill('SIGKILL');
+      helper = undefined;
+    }
     for (const { reject, timer } of pending.values()) {
       clearTimeout(timer);
       reject(error);
@@ -86,7 +111,13 @@ export function openRepository(
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       execArgv: [],
     });
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    started = Promise.race([promise, sleep(START_DEADLINE_MS, undefined, { ref: false })]);
     child.on('message', (response: HelperResponse) => {
+      if ('started' in response) {
+        resolve(undefined);
+        return;
+      }
       const waiting = pending.get(response.id);
       if (waiting === undefined) return;
       pending.delete(response.id);
@@ -114,28 +145,61 @@ export function openRepository(
       throw error;
     });
   };
+  const withOpening = (ownMs: number): number => {
+    return ownMs + (place === undefined || hasAnswered ? 0 : OPEN_DEADLINE_MS);
+  };
+  const send = async (
+    operation: keyof Operations,
+    args: readonly unknown[],
+    ownMs?: number,
+  ): Promise<never> => {
+    await use();
+    // No second one that hangs beside it.
+    if (!(await Promise.race([gone, sleep(GONE_DEADLINE_MS, false, { ref: false })])))
+      throw stalledError(ref, GONE_DEADLINE_MS);
+    return new Promise((resolve, reject) => {
+      const id = ++lastId;
+      const waiting: Pending = {
+        resolve: resolve as (result: unknown) => void,
+        reject,
+        timer: undefined,
+      };
+      pending.set(id, waiting);
+      helper ??= start();
+      helper.send({ id, operation, args } satisfies HelperRequest);
+      if (ownMs === undefined) return;
+      const deadlineMs = withOpening(ownMs);
+      void started.then(() => {
+        if (pending.get(id) !== waiting) return;
+        waiting.timer = setTimeout(() => {
+          failAll(stalledError(ref, deadlineMs));
+        }, deadlineMs);
+      });
+    });
+  };
   const call =
     <Name extends keyof Operations>(operation: Name) =>
-    async (...args: Parameters<Operations[Name]>): Promise<never> => {
-      await use();
-      return new Promise((resolve, reject) => {
-        const id = ++lastId;
-        const ownMs = deadlineOf(operation, deadlines);
-        const deadlineMs = ownMs + (place === undefined || hasAnswered ? 0 : OPEN_DEADLINE_MS);
-        const timer = setTimeout(() => {
-          failAll(
-            new HoldfastError(
-              'REPOSITORY_STALLED',
-              `Repository ${ref.name} (${describePlace(ref)}) did not answer within ${deadlineMs / 1_000} s. Is the NAS up?`,
-              { metadata: { repository: ref.name } },
-            ),
-          );
-        }, deadlineMs);
-        pending.set(id, { resolve: resolve as (result: unknown) => void, reject, timer });
-        helper ??= start();
-        helper.send({ id, operation, args } satisfies HelperRequest);
-      });
-    };
+    (...args: Parameters<Operations[Name]>): Promise<never> =>
+      send(operation, args, deadlineOf(operation, deadlines));
+  const answers = async (): Promise<Space> => {
+    const deadlineMs = withOpening(deadlines.answerDeadlineMs);
+    const asked = (question ??= (send('answers', []) as Promise<Space>).finally(() => {
+      question = undefined;
+    }));
+    await Promise.race([asked, started]);
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      const error = stalledError(ref, deadlineMs);
+      late.reject(error);
+      // What others wait for may take its time, such as a removal of terabytes; it has deadlines of its own.
+      if (pending.size === 1) failAll(error);
+    }, deadlineMs);
+    try {
+      return await Promise.race([asked, late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
 
   return {
     name: ref.name,
@@ -150,7 +214,7 @@ export function openRepository(
     },
     probe: call('probe'),
     recognize: call('recognize'),
-    answers: call('answers'),
+    answers,
     prepare: call('prepare'),
     makeFolder: call('makeFolder'),
     createFile: call('createFile'),
@@ -201,8 +265,15 @@ async function lockUsers(ref: JournaledRef, place: MountPlace): Promise<FileLock
 }
 
 function deadlineOf(operation: keyof Operations, deadlines: Deadlines): number {
-  if (operation === 'answers') return deadlines.awayDeadlineMs;
   return SLOW.includes(operation) ? deadlines.slowDeadlineMs : deadlines.deadlineMs;
+}
+
+function stalledError(ref: JournaledRef, deadlineMs: number): HoldfastError {
+  return new HoldfastError(
+    'REPOSITORY_STALLED',
+    `Repository ${ref.name} (${describePlace(ref)}) did not answer within ${deadlineMs / 1_000} s. Is the NAS up?`,
+    { metadata: { repository: ref.name } },
+  );
 }
 
 function repositoryError(ref: JournaledRef, error: HelperError): HoldfastError {

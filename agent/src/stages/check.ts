@@ -1,8 +1,12 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { DiskVerification } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Control, Steering } from '../jobs/control.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
-import { checkImage, type Damage, type ImageToCheck } from '../qemu/imageCheck.ts';
-import type { Repository } from '../repository/repository.ts';
+import { processesWithArgument, signalProcess } from '../process/identity.ts';
+import { checkArgument, checkImage, type Damage, type ImageToCheck } from '../qemu/imageCheck.ts';
+import type { WatchedRepository } from '../repository/liveness.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 
 export interface CheckDisk extends ImageToCheck {
@@ -17,17 +21,18 @@ export interface CheckDisk extends ImageToCheck {
  */
 export async function* check(
   context: Pick<JobContext, 'control' | 'runtimeDirectory'>,
-  repository: Pick<Repository, 'answers'>,
+  repository: WatchedRepository,
   disks: readonly CheckDisk[],
   damage: Damage,
 ): AsyncGenerator<JobEvent, StageEnd<readonly DiskVerification[]>, undefined> {
+  const { control } = context;
   const result: DiskVerification[] = [];
   for (const disk of disks) {
-    const { leakedClusters } = await checkImage(
-      disk,
-      damage,
-      context.runtimeDirectory,
-      context.control.signal,
+    await control.whenNotPaused();
+    const signal = AbortSignal.any([control.signal, repository.givenUp]);
+    signal.throwIfAborted();
+    const { leakedClusters } = await whileSteered(control, disk, () =>
+      checkImage(disk, damage, context.runtimeDirectory, signal),
     ).catch(async (error: unknown) => {
       if (error instanceof HoldfastError && error.reason === damage) await repository.answers();
       throw error;
@@ -43,4 +48,47 @@ export async function* check(
   }
   const bytes = BigInt(disks.reduce((sum, disk) => sum + disk.storedBytes, 0));
   return { result, figures: { processedBytes: bytes, totalBytes: bytes, inputBytes: bytes } };
+}
+
+const LOOK_EVERY_MS = 1_000;
+
+/** Lets the program that checks an image be paused, and notices when it reads. */
+async function whileSteered<Result>(
+  control: Control,
+  image: ImageToCheck,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  const argument = checkArgument(image);
+  const over = new AbortController();
+  const signalAll = async (signal: NodeJS.Signals): Promise<void> => {
+    for (const pid of await processesWithArgument(argument)) signalProcess(pid, signal);
+  };
+  const steering: Steering = {
+    // It moves no data of a guest.
+    setLimit: () => Promise.resolve(),
+    pause: () => signalAll('SIGSTOP'),
+    resume: () => signalAll('SIGCONT'),
+  };
+  const release = await control.steer(steering, () => Promise.resolve());
+  void noteReads(control, argument, over.signal).catch(() => undefined);
+  try {
+    return await work();
+  } finally {
+    over.abort();
+    await release();
+  }
+}
+
+async function noteReads(control: Control, argument: string, signal: AbortSignal): Promise<void> {
+  let before = '';
+  for (;;) {
+    await sleep(LOOK_EVERY_MS, undefined, { signal });
+    const now = await Promise.all(
+      (await processesWithArgument(argument)).map((pid) =>
+        readFile(`/proc/${pid}/io`, 'utf8').catch(() => ''),
+      ),
+    );
+    if (now.join() !== before) control.moved();
+    before = now.join();
+  }
 }

@@ -7,7 +7,8 @@ import type { JobEvent } from '../jobs/eventLog.ts';
 import type { Journal } from '../jobs/journal.ts';
 import type { UndoLog } from '../jobs/undo.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
-import type { JournaledRef, Repository } from '../repository/repository.ts';
+import type { WatchedRepository } from '../repository/liveness.ts';
+import type { JournaledRef } from '../repository/repository.ts';
 
 /** What every stage of a job works with. */
 export interface JobContext {
@@ -26,8 +27,8 @@ export interface JobContext {
   readonly scratchDirectory: string;
   /** Where locks on domains lie, one directory for all jobs of the agent. */
   readonly locksDirectory: string;
-  /** Opens a repository, which is unmounted at the end of the job unless others use it. */
-  readonly openRepository: (ref: JournaledRef) => Promise<Repository>;
+  /** Opens a repository, which is watched, and unmounted at the end of the job unless others use it. */
+  readonly openRepository: (ref: JournaledRef) => Promise<WatchedRepository>;
   /** What the job has told so far. */
   readonly summary: () => JobSummary;
   readonly now: () => Date;
@@ -48,16 +49,19 @@ export interface StageEnd<Result> {
   readonly figures?: Partial<StageFigures>;
 }
 
-/** Runs one stage between its started and finished events. */
+/** Runs one stage between its started and finished events; not before a pause has ended. */
 export async function* stage<Result>(
   context: Pick<JobContext, 'control' | 'now'>,
   which: Stage,
   body: AsyncGenerator<JobEvent, StageEnd<Result>, undefined>,
 ): StageRun<Result> {
+  await context.control.whenNotPaused();
   context.control.signal.throwIfAborted();
+  context.control.moved();
   const startedMs = context.now().getTime();
   yield { $case: 'stageStarted', value: { stage: which } };
   const { result, figures } = yield* body;
+  context.control.moved();
   yield {
     $case: 'stageFinished',
     value: {

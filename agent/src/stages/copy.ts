@@ -69,15 +69,22 @@ export async function* copy(
   const next = waitsForJobs(daemon);
   const failedAt = failedSides(daemon);
   for (const stage of options.stages) yield { $case: 'stageStarted', value: { stage } };
-  const release = await control
-    .steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job))
-    .catch((error: unknown) => explained(error, options));
   let movedBytes = 0;
   let movedAtMs = startedMs;
+  /** A daemon that waits for its storage may not answer at all. */
+  const watched = <Result>(work: Promise<Result>): Promise<Result> =>
+    whileWatching(work, () => {
+      options.watch(now().getTime() - movedAtMs);
+    });
+  const release = await watched(
+    control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job)),
+  ).catch((error: unknown) => explained(error, options));
   try {
     for (;;) {
-      const jobs = await daemon.jobs();
-      const readings = await readDisks(daemon, disks, jobs, options.job.kind, now().getTime() - startedMs);
+      const jobs = await watched(daemon.jobs());
+      const readings = await watched(
+        readDisks(daemon, disks, jobs, options.job.kind, now().getTime() - startedMs),
+      );
       for (const stage of options.stages) yield progress(stage, readings);
       await failIfFailed(jobs, failedAt, options);
       // A mirror that has copied everything waits for this word.
@@ -96,6 +103,7 @@ export async function* copy(
       if (moved !== movedBytes) {
         movedBytes = moved;
         movedAtMs = now().getTime();
+        control.moved();
       }
       options.watch(now().getTime() - movedAtMs);
       await next(POLL_MS, control.signal);
@@ -118,6 +126,22 @@ function waitsForJobs({ qmp }: StorageDaemon): (ms: number, signal: AbortSignal)
     await sleep(ms, undefined, { signal: AbortSignal.any([signal, changed.signal]) }).catch(() => undefined);
     changed = new AbortController();
   };
+}
+
+/** Waits for something, and looks meanwhile; what the look throws ends the waiting. */
+async function whileWatching<Result>(work: Promise<Result>, look: () => void): Promise<Result> {
+  const over = new AbortController();
+  const watch = async (): Promise<never> => {
+    for (;;) {
+      await sleep(POLL_MS, undefined, { signal: over.signal });
+      look();
+    }
+  };
+  try {
+    return await Promise.race([work, watch()]);
+  } finally {
+    over.abort();
+  }
 }
 
 /** A source that hangs can hold QEMU's monitor too, which then does not answer and cannot say why. */

@@ -1,6 +1,5 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { QmpError } from '../qemu/qmp.ts';
-import { whileItAnswers } from '../repository/liveness.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { closeTarget } from './openTarget.ts';
 import type { Prepared } from './prepare.ts';
@@ -18,7 +17,7 @@ export async function finishImages(prepared: Prepared): Promise<ReadonlyMap<stri
   for (const disk of prepared.disks) {
     const path = repository.pathOf(`${folder}/${disk.file}`);
     const closed = closeTarget(daemon, { ...disk, layout, path });
-    await whileItAnswers(repository, closed).catch((error: unknown) => {
+    await repository.whileAnswering(closed).catch((error: unknown) => {
       if (!(error instanceof QmpError)) throw error;
       throw new HoldfastError(
         /no space left|quota exceeded/i.test(error.description) ? 'REPOSITORY_FULL' : 'REPOSITORY_FAILED',

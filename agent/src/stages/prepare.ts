@@ -11,17 +11,19 @@ import { runningBackup } from '../libvirt/backupJob.ts';
 import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
 import { together } from '../process/together.ts';
-import { mapImage, type Extent } from '../qemu/extents.ts';
+import { mapImage, totalBytes, type Extent } from '../qemu/extents.ts';
 import { KEY_SECRET_ID, targetNodes, type ImageLayout, type TargetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, storageDaemonPids, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { partialFolder } from '../repository/layout.ts';
-import { withoutPassword, type Repository } from '../repository/repository.ts';
+import type { WatchedRepository } from '../repository/liveness.ts';
+import { withoutPassword } from '../repository/repository.ts';
 import { chooseTransport, type ChosenTransport } from '../transport/choose.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
 import { domainStarted } from './domainStarted.ts';
 import { lockDomain } from './lockDomain.ts';
 import { openTarget } from './openTarget.ts';
+import { requireRepositorySpace, requireReserve, type SpaceDisk } from './repositorySpace.ts';
 import { requireVolume, stoppedSource, type StoppedSource } from './source.ts';
 import { findSubject } from './subject.ts';
 
@@ -45,8 +47,10 @@ export interface Prepared {
   readonly transport: ChosenTransport;
   readonly idleIo: IdleIo;
   readonly xml: DomainXml;
-  readonly repository: Repository;
+  readonly repository: WatchedRepository;
   readonly repositoryRef: RepositoryRef;
+  /** Throws once the repository does not answer any more, or only what is to stay free is left on it. */
+  readonly requireRepository: () => void;
   readonly backupLayout: BackupLayout;
   /** What is kept of the domain beside its disks. */
   readonly domainFiles: readonly BackupFile[];
@@ -87,10 +91,11 @@ export async function* prepare(
   const backupLayout = layoutOf(start);
   const imageNames = await backupLayout.imageNames(included, layout);
   const domainFiles = await backupLayout.domainFiles(virsh, subject);
+  const reservePercent = start.options?.repositoryReservePercent ?? 0;
   const repositoryRef = required(start.repository, 'repository');
   const repository = await context.openRepository(repositoryRef);
   // A probe that is cut off leaves its file behind.
-  const [offered] = await together(
+  const [offered, , space] = await together(
     running ? Promise.all(included.map((disk) => describeOffered(context, domain, disk))) : undefined,
     running ? undefined : Promise.all(included.map((disk) => requireVolume(context, disk))),
     repository.probe(),
@@ -98,6 +103,10 @@ export async function* prepare(
 
   await lockDomain(context, domain);
   const disks = offered ?? (await openVolumes(context, domain, included));
+  await requireRepositorySpace(context, { name: repository.name, space }, disks.map(spaceOf), {
+    storedRatio: storedRatioOf(start, layout),
+    reservePercent,
+  });
   if (transport.unexpected) {
     yield warning(
       'PUSH_CHOSEN',
@@ -132,12 +141,10 @@ export async function* prepare(
     kind: 'stop-storage-daemon',
     directory: context.runtimeDirectory,
   });
-  const daemon = await startStorageDaemon(
-    context.runtimeDirectory,
-    context.logger,
-    context.control.signal,
-    running ? 'none' : 'idle',
-  );
+  const daemon = await startStorageDaemon(context.runtimeDirectory, context.logger, context.control.signal, {
+    ioClass: running ? 'none' : 'idle',
+    isExcused: () => repository.stalledSince !== undefined,
+  });
   const [daemonPid = 0] = await storageDaemonPids(context.runtimeDirectory);
   const idleIo = running
     ? { effective: false, reason: 'The disks of a running domain are read by its own QEMU.' }
@@ -154,12 +161,14 @@ export async function* prepare(
   }));
   for (const disk of prepared) await repository.createFile(`${partialFolder(folder)}/${disk.file}`);
   // Deriving LUKS keys takes a second or two each.
-  await Promise.all(
-    prepared.map((disk) =>
-      openTarget(
-        daemon,
-        { ...disk, layout, path: repository.pathOf(`${partialFolder(folder)}/${disk.file}`) },
-        control.signal,
+  await repository.whileAnswering(
+    Promise.all(
+      prepared.map((disk) =>
+        openTarget(
+          daemon,
+          { ...disk, layout, path: repository.pathOf(`${partialFolder(folder)}/${disk.file}`) },
+          control.signal,
+        ),
       ),
     ),
   );
@@ -171,6 +180,10 @@ export async function* prepare(
     xml,
     repository,
     repositoryRef,
+    requireRepository: () => {
+      repository.requireAnswer();
+      requireReserve(repository.name, repository.space, reservePercent);
+    },
     backupLayout,
     domainFiles,
     folder,
@@ -195,7 +208,27 @@ function refuseUnsafe(start: TakeBackupStart, disks: readonly DomainDisk[]): voi
   );
 }
 
-type DescribedDisk = Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'>;
+/** Without compression an image takes what its data does; with it, only an earlier backup tells. */
+function storedRatioOf(start: TakeBackupStart, layout: ImageLayout): number | undefined {
+  if (start.storedRatio > 0) return start.storedRatio;
+  return layout.compression === '' ? 1 : undefined;
+}
+
+function spaceOf({ disk, allocatedBytes, stopped }: DescribedDisk): SpaceDisk {
+  const driver = { file: 'file', block: 'host_device' }[disk.sourceType];
+  const isReadable = driver !== undefined && disk.encryption === undefined;
+  const file = { driver, filename: disk.source, locking: 'off', 'read-only': true };
+  return {
+    target: disk.target,
+    dataBytes: stopped && totalBytes(stopped.extents),
+    allocatedBytes,
+    options: isReadable ? { driver: disk.format, file, 'read-only': true } : undefined,
+  };
+}
+
+type DescribedDisk = Pick<PreparedDisk, 'disk' | 'volumeId' | 'virtualSizeBytes' | 'stopped'> & {
+  readonly allocatedBytes: number;
+};
 
 /** A disk that the running domain's QEMU will offer; where its data is, is known then. */
 async function describeOffered(
@@ -205,8 +238,15 @@ async function describeOffered(
 ): Promise<DescribedDisk> {
   const info = await virsh.command(['domblkinfo', domain.uuid, disk.target]);
   const virtualSizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
+  const allocatedBytes = Math.min(Number(/^Allocation:\s+(\d+)$/m.exec(info)?.[1] ?? 0), virtualSizeBytes);
   if (virtualSizeBytes > 0)
-    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: undefined };
+    return {
+      disk,
+      volumeId: await volumeIdOf(disk),
+      virtualSizeBytes,
+      allocatedBytes,
+      stopped: undefined,
+    };
   throw new HoldfastError('LIBVIRT_FAILED', `libvirt does not know the size of disk ${disk.target}.`);
 }
 
@@ -236,7 +276,13 @@ async function openVolume(context: JobContext, disk: DomainDisk): Promise<Descri
       context.runtimeDirectory,
       context.control.signal,
     );
-    return { disk, volumeId: await volumeIdOf(disk), virtualSizeBytes, stopped: { ...source, extents } };
+    return {
+      disk,
+      volumeId: await volumeIdOf(disk),
+      virtualSizeBytes,
+      allocatedBytes: totalBytes(extents),
+      stopped: { ...source, extents },
+    };
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError('DISK_UNSUPPORTED', `Disk ${disk.target} (${disk.source}): ${error.message}`, {

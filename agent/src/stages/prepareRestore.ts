@@ -7,6 +7,7 @@ import { ImageFormat } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { rbdWith } from '../ceph/rbd.ts';
 import type { Undoing } from '../jobs/undo.ts';
 import { mapImage, type SourceSecrets } from '../qemu/extents.ts';
+import type { WatchedRepository } from '../repository/liveness.ts';
 import { KEY_SECRET_ID, readOptions, targetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import type { JobContext } from './context.ts';
@@ -52,6 +53,7 @@ export async function prepareRestore(
   context: JobContext,
   start: RestoreBackupStart,
   backup: PublishedBackup,
+  repository: WatchedRepository,
 ): Promise<PreparedRestore> {
   const wanted = chooseDisks(backup, start.disks);
   const stem = fileStem(start.domainName === '' ? backup.manifest.domainName : start.domainName);
@@ -74,12 +76,15 @@ export async function prepareRestore(
     kind: 'stop-storage-daemon',
     directory: context.runtimeDirectory,
   });
-  const daemon = await startStorageDaemon(context.runtimeDirectory, context.logger, context.control.signal);
+  const daemon = await startStorageDaemon(context.runtimeDirectory, context.logger, context.control.signal, {
+    isExcused: () => repository.stalledSince !== undefined,
+  });
   if (backup.secret !== undefined) await daemon.addSecret(KEY_SECRET_ID, backup.secret);
   if (rbd?.key !== undefined) await daemon.addSecret(CLUSTER_KEY_ID, rbd.key, 'base64');
   await addLimit(daemon);
   const disks: RestoreDisk[] = [];
-  for (const each of made) disks.push(await openDisk(context, daemon, each));
+  for (const each of made)
+    disks.push(await repository.whileAnswering(openDisk(context, daemon, each, repository.givenUp)));
   return { backup, disks, daemon, daemonStop, xmlPath };
 }
 
@@ -128,6 +133,7 @@ async function openDisk(
   context: JobContext,
   daemon: StorageDaemon,
   { disk, place, temporaryGone }: MadeDisk,
+  givenUp: AbortSignal,
 ): Promise<RestoreDisk> {
   const { target, manifest } = disk;
   const encrypted = disk.secret !== undefined;
@@ -140,7 +146,7 @@ async function openDisk(
     readOptions(disk.layout, encrypted, disk.path, 'source-key'),
     secrets,
     context.runtimeDirectory,
-    context.control.signal,
+    AbortSignal.any([context.control.signal, givenUp]),
   );
   if (map.virtualSizeBytes !== virtualSizeBytes) {
     throw new HoldfastError(

@@ -1,7 +1,6 @@
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { stateNow } from '../libvirt/domains.ts';
 import { watchForStart } from '../libvirt/lifecycle.ts';
-import { watchRepository } from '../repository/liveness.ts';
 import type { JobContext } from '../stages/context.ts';
 import { copy } from '../stages/copy.ts';
 import { domainStarted } from '../stages/domainStarted.ts';
@@ -34,7 +33,6 @@ export function directTransport(
         return { options: stopped.options, extents: stopped.extents };
       });
       const images = watchSourceImages(context, prepared);
-      const requireAnswer = watchRepository(prepared.repository);
       const end = yield* copy(
         prepared.daemon,
         sources,
@@ -45,7 +43,7 @@ export function directTransport(
           stages,
           watch: (idleMs) => {
             if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);
-            requireAnswer();
+            prepared.requireRepository();
             images.whenIdle(idleMs);
           },
           explain: () => images.fault(),

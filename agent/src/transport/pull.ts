@@ -4,7 +4,6 @@ import { stateOrGone } from '../libvirt/domains.ts';
 import { beginPullBackup } from '../libvirt/pullBackup.ts';
 import { domainDirectory } from '../libvirt/qemuProcess.ts';
 import { mapNbdExport } from '../qemu/extents.ts';
-import { watchRepository } from '../repository/liveness.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
 import { copy, type CopyEnd } from '../stages/copy.ts';
 import { openSources } from '../stages/openSources.ts';
@@ -80,7 +79,6 @@ export async function pullTransport(
       return { options: { driver: 'nbd', server, export: target, 'read-only': true }, extents };
     });
     const images = watchSourceImages(context, prepared);
-    const requireAnswer = watchRepository(prepared.repository);
     return yield* copy(
       prepared.daemon,
       sources,
@@ -91,7 +89,7 @@ export async function pullTransport(
         stages,
         watch: (idleMs) => {
           if (guard?.failure !== undefined) throw guard.failure;
-          requireAnswer();
+          prepared.requireRepository();
           images.whenIdle(idleMs);
         },
         explain: async () => {

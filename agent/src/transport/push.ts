@@ -103,6 +103,7 @@ export async function pushTransport(
         for (const stage of stages) yield finished(stage, last);
         return { dataBytes, transferredBytes: new Map(last.map((disk) => [disk.target, disk.fileBytes])) };
       } catch (error) {
+        if (control.signal.aborted) throw error;
         throw (await stalledError(push)) ?? error;
       }
     },
@@ -125,6 +126,7 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
   let movedMs = startedMs;
   for (;;) {
     requireTargets(push);
+    prepared.requireRepository();
     const nowMs = context.now().getTime();
     const jobs = await limit.look().catch((error: unknown) => {
       if (!(error instanceof HoldfastError) || error.reason !== 'LIBVIRT_FAILED') throw error;
@@ -133,7 +135,10 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
     });
     if (jobs !== undefined) {
       heardMs = nowMs;
-      if (noteProgress(watchdog, latest, jobs)) movedMs = nowMs;
+      if (noteProgress(watchdog, latest, jobs)) {
+        movedMs = nowMs;
+        control.moved();
+      }
       images.whenIdle(nowMs - movedMs);
       latest = new Map([...latest, ...jobs]);
     }

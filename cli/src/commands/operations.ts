@@ -89,8 +89,9 @@ function parseTime(text: string | undefined): Date | undefined {
 }
 
 /** Why it failed, and where when that is known. */
-function why({ error, failedStage, failedDisk }: Operation): string {
-  if (error === undefined) return '';
+function why(operation: Operation): string {
+  const { error, failedStage, failedDisk } = operation;
+  if (error === undefined) return waiting(operation);
   const stage = failedStage === Stage.STAGE_UNSPECIFIED ? '' : word(stageToJSON(failedStage), 'STAGE_');
   const place = [stage, failedDisk].filter((part) => part !== '').join(' ');
   return place === '' ? error.message : `${place}: ${error.message}`;
@@ -123,6 +124,11 @@ function operationTable(operations: readonly Operation[]): string[] {
       why(operation),
     ]),
   );
+}
+
+function waiting({ repository, stalledSince }: Operation): string {
+  if (stalledSince === undefined) return '';
+  return `Repository ${repository} has not answered since ${formatTime(stalledSince)}; it is waited for.`;
 }
 
 /** `OPERATION_KIND_TAKE_BACKUP` in words: `take backup`. */

@@ -1,5 +1,11 @@
 import { describePlace } from '@holdfast/common/repository.ts';
-import { GetRepositoryResponse, Repository, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import {
+  GetRepositoryResponse,
+  Repository,
+  RepositoryState,
+  RepositoryType,
+  type RepositoryHealth,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
 import { Option, type Command } from 'commander';
 import { withSession, type Context } from '../context.ts';
 import { readCredentials, withCredentialsOptions, type CredentialsOptions } from '../credentials.ts';
@@ -75,6 +81,41 @@ function typeName(type: RepositoryType): string {
   return Object.entries(TYPES).find(([, value]) => value === type)?.[0] ?? 'unknown';
 }
 
+/** The states by the words that people read. */
+const STATES: Readonly<Record<RepositoryState, string>> = {
+  [RepositoryState.REPOSITORY_STATE_UNSPECIFIED]: 'unknown',
+  [RepositoryState.REPOSITORY_STATE_ANSWERING]: 'answering',
+  [RepositoryState.REPOSITORY_STATE_STALLED]: 'STALLED',
+  [RepositoryState.REPOSITORY_STATE_UNUSABLE]: 'unusable',
+  [RepositoryState.UNRECOGNIZED]: 'unknown',
+};
+
+/** `STALLED since 2026-01-31 12:00:00Z: did not answer within 10 s`. */
+function describeHealth({ state, since, message }: RepositoryHealth): string {
+  return `${STATES[state]} since ${formatTime(since)}${message === '' ? '' : `: ${safe(message)}`}`;
+}
+
+/** Of all hosts in a few words, the bad ones first: `STALLED on host-1, answering on 2 hosts`. */
+function summarizeHealth(health: readonly RepositoryHealth[]): string {
+  if (health.length === 0) return 'not used yet';
+  const bad = health.filter(({ state }) => state !== RepositoryState.REPOSITORY_STATE_ANSWERING);
+  const good = health.length - bad.length;
+  return [
+    ...bad.map(({ state, host }) => `${STATES[state]} on ${host}`),
+    ...(good === 0
+      ? []
+      : [bad.length === 0 ? 'answering' : `answering on ${good} host${good === 1 ? '' : 's'}`]),
+  ].join(', ');
+}
+
+function spacePairs({ sizeBytes, freeBytes }: GetRepositoryResponse): [string, string][] {
+  if (sizeBytes === 0n) return [];
+  return [
+    ['Size', formatBytes(sizeBytes)],
+    ['Free', formatBytes(freeBytes)],
+  ];
+}
+
 function addList(parent: Command, context: Context): void {
   const command = parent
     .command('list')
@@ -96,6 +137,7 @@ function addList(parent: Command, context: Context): void {
               { title: 'TYPE' },
               { title: 'ADDRESS' },
               { title: 'ADDED' },
+              { title: 'HEALTH' },
             ],
             items.map((item) => [
               item.name,
@@ -103,6 +145,7 @@ function addList(parent: Command, context: Context): void {
               typeName(item.type),
               describePlace(item),
               formatTime(item.createTime),
+              summarizeHealth(item.health),
             ]),
           ),
         );
@@ -128,8 +171,11 @@ function addShow(parent: Command, context: Context): void {
             ['Address', describePlace(answer.repository ?? Repository.fromPartial({}))],
             ['Options', answer.repository?.mountOptions.join(' ') ?? ''],
             ['Id', answer.repository?.repositoryId ?? ''],
-            ['Size', formatBytes(answer.sizeBytes)],
-            ['Free', formatBytes(answer.freeBytes)],
+            ...spacePairs(answer),
+            ...(answer.repository?.health ?? []).map((each): [string, string] => [
+              `On ${each.host}`,
+              describeHealth(each),
+            ]),
           ]),
         );
       }),

@@ -1,5 +1,7 @@
 import type { OperationEvent, Stage, StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
 import { formatLimit } from '../format/bytes.ts';
+import { formatDuration, formatTime } from '../format/duration.ts';
+import { safe } from '../format/text.ts';
 import { fraction } from './figures.ts';
 import { describeStage, warningLine } from './render.ts';
 import { advance, noProgress, stageName, type Progress } from './state.ts';
@@ -52,6 +54,16 @@ function linesOf({ event }: OperationEvent, progress: Progress): readonly string
       return [`the agent of host ${event.value.host} cannot be reached`];
     case 'reattached':
       return [`the agent of host ${event.value.host} answers again`];
+    case 'repositoryStalled': {
+      const { repository, since, giveUpTime } = event.value;
+      return [
+        `waiting: repository ${safe(repository)} has not answered since ${formatTime(since)}; given up at ${formatTime(giveUpTime)}`,
+      ];
+    }
+    case 'repositoryAnswered':
+      return [
+        `repository ${safe(event.value.repository)} answers again after ${formatDuration(event.value.stalledMs)}`,
+      ];
     // The result is for whoever follows the operation to tell.
     case 'completed':
     case 'failed':

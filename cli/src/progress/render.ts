@@ -85,9 +85,13 @@ function compression({ stage, figures }: StageProgress): string {
   return value === undefined ? '' : `ratio ${value.toFixed(2)}`;
 }
 
-function wholeLine({ paused, limitMibps, outcome }: Progress): string {
+function wholeLine({ paused, stalled, limitMibps, outcome }: Progress): string {
   if (outcome !== undefined) return '';
-  return join([paused ? 'PAUSED' : '', limitMibps === undefined ? '' : `limit ${formatLimit(limitMibps)}`]);
+  return join([
+    paused ? 'PAUSED' : '',
+    stalled === undefined ? '' : `STALLED: repository ${safe(stalled)} does not answer`,
+    limitMibps === undefined ? '' : `limit ${formatLimit(limitMibps)}`,
+  ]);
 }
 
 function percent(value: number): string {

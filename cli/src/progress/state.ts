@@ -10,6 +10,8 @@ export interface Progress {
   /** MiB/s, 0 is unlimited; undefined until the operation says it. */
   readonly limitMibps: bigint | undefined;
   readonly paused: boolean;
+  /** The repository that does not answer. */
+  readonly stalled: string | undefined;
   readonly outcome: Outcome | undefined;
 }
 
@@ -42,6 +44,7 @@ export const noProgress: Progress = {
   warnings: [],
   limitMibps: undefined,
   paused: false,
+  stalled: undefined,
   outcome: undefined,
 };
 
@@ -86,12 +89,18 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
     case 'interrupted':
     case 'reattached':
       return {};
+    case 'repositoryStalled':
+      return { stalled: event.value.repository };
+    case 'repositoryAnswered':
+      // The wait would count as slowness.
+      return { stalled: undefined, stages: progress.stages.map((stage) => ({ ...stage, recent: [] })) };
     case 'completed':
-      return { outcome: { kind: 'completed', completed: event.value }, paused: false };
+      return { outcome: { kind: 'completed', completed: event.value }, paused: false, stalled: undefined };
     case 'failed':
       return {
         outcome: { kind: 'failed', status: event.value },
         paused: false,
+        stalled: undefined,
         stages: progress.stages.map((stage) =>
           stage.state === 'running' ? { ...stage, state: 'failed' } : stage,
         ),

@@ -1,4 +1,5 @@
 import { unary } from '@holdfast/common/call.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Service } from '@holdfast/common/server.ts';
 import {
@@ -6,6 +7,9 @@ import {
   type RepositoryServiceServer,
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Repositories } from '../fleet/repositories.ts';
+
+/** Of a repository that does not answer. */
+const NO_SPACE = { sizeBytes: 0n, freeBytes: 0n };
 
 export function repositoryService(parts: { repositories: Repositories; logger: Logger }): Service {
   const { repositories, logger } = parts;
@@ -17,9 +21,14 @@ export function repositoryService(parts: { repositories: Repositories; logger: L
     }),
     listRepositories: unary(logger, async ({ zone }) => ({ repositories: await repositories.list(zone) })),
     getRepository: unary(logger, async ({ name }, { correlationId }) => {
-      const repository = await repositories.find(name);
-      const { sizeBytes, freeBytes } = await repositories.stats(repository, correlationId);
-      return { repository, sizeBytes, freeBytes };
+      const { sizeBytes, freeBytes } = await repositories
+        .stats(await repositories.find(name), correlationId)
+        .catch((error: unknown) => {
+          if (error instanceof HoldfastError && error.reason === 'REPOSITORY_STALLED') return NO_SPACE;
+          throw error;
+        });
+      // Again, since asking has changed what is known of its health.
+      return { repository: await repositories.find(name), sizeBytes, freeBytes };
     }),
     removeRepository: unary(logger, async ({ name }, { logger: log }) => {
       await repositories.remove(name);

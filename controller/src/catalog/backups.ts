@@ -3,7 +3,7 @@ import type { Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { BackupTable } from '../store/schema.ts';
-import type { Store, Trx } from '../store/store.ts';
+import type { Db, Store, Trx } from '../store/store.ts';
 import { transferredBytesOf } from './transferred.ts';
 import { cutPage, parsePageSize, parsePageToken } from './page.ts';
 
@@ -43,6 +43,26 @@ export interface Catalog {
     readonly pageSize: number;
     readonly pageToken: string;
   }): Promise<{ readonly backups: Backup[]; readonly nextPageToken: string }>;
+}
+
+/**
+ * Bytes stored for each byte of data in the domain's last backup that was compressed as this one will be, or not; 0 when
+ * there is none, or it had no data.
+ */
+export async function lastStoredRatio(
+  db: Db,
+  domain: { readonly zone: string; readonly uuid: string },
+  compressed: boolean,
+): Promise<number> {
+  const last = await db
+    .selectFrom('backups')
+    .select(['data_bytes', 'stored_bytes'])
+    .where('zone', '=', domain.zone)
+    .where('domain_uuid', '=', domain.uuid)
+    .where('compressed', '=', compressed ? 1 : 0)
+    .orderBy('snapshot_time', 'desc')
+    .executeTakeFirst();
+  return last === undefined || last.data_bytes === 0 ? 0 : last.stored_bytes / last.data_bytes;
 }
 
 export function createCatalog({ store }: { store: Store }): Catalog {

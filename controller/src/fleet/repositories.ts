@@ -1,11 +1,16 @@
+import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { Reason } from '@holdfast/common/reasons.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import type { GetRepositoryStatsResponse, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import {
   RepositoryCredentials,
+  RepositoryState,
+  type RepositoryHealth,
   type RepositoryType,
   type AddRepositoryRequest,
   type Repository,
@@ -15,6 +20,7 @@ import type { Store } from '../store/store.ts';
 import { parseName } from '../zones/name.ts';
 import type { Zones } from '../zones/zones.ts';
 import type { Agents } from './agents.ts';
+import { createHealth } from './health.ts';
 import type { Hosts } from './hosts.ts';
 
 /** Where backups lie. */
@@ -38,7 +44,12 @@ export interface Repositories {
   choose(name: string, zone: string): Promise<Repository>;
   /** The repository in the form that agents take, with its credentials. @throws HoldfastError REPOSITORY_NOT_FOUND */
   ref(repository: Repository): Promise<RepositoryRef>;
-  /** Its space, in bytes, as the first host of its zone that answers sees it. @throws as add */
+  /**
+   * Its space, in bytes, as the first host of its zone sees it that answers and to which it answers. A host for which it
+   * is known to be stalled is not asked.
+   *
+   * @throws HoldfastError REPOSITORY_STALLED when it answers no host, and as add
+   */
   stats(repository: Repository, correlationId: string): Promise<GetRepositoryStatsResponse>;
   /** What is unfinished in it, as the first host of its zone that answers sees it. @throws as stats */
   findLeftovers(repository: Repository, correlationId: string): Promise<readonly Leftover[]>;
@@ -48,6 +59,8 @@ export interface Repositories {
     leftovers: readonly Leftover[],
     correlationId: string,
   ): Promise<readonly Leftover[]>;
+  /** Notes what an event of a host's job says of a repository. */
+  noteEvent(repository: string, host: string, event: OperationEvent): void;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
   remove(name: string): Promise<void>;
 }
@@ -58,15 +71,16 @@ export function createRepositories(parts: {
   hosts: Hosts;
   agents: Agents;
   now: () => Date;
+  stopping: AbortSignal;
 }): Repositories {
-  const { store, zones, hosts, agents, now } = parts;
+  const { store, zones, hosts, agents, now, stopping } = parts;
   const { db } = store;
 
   const list: Repositories['list'] = async (zone) => {
     if (zone !== '') await zones.require(zone);
     const all = db.selectFrom('repositories').selectAll().orderBy('name');
     const rows = await (zone === '' ? all : all.where('zone', '=', zone)).execute();
-    return rows.map(toRepository);
+    return rows.map((row) => ({ ...toRepository(row), health: health.of(row.name) }));
   };
   const find: Repositories['find'] = async (name) => {
     if (name === '') throw new HoldfastError('INVALID_REQUEST', 'The repository is missing.');
@@ -76,7 +90,7 @@ export function createRepositories(parts: {
         metadata: { repository: name },
       });
     }
-    return toRepository(row);
+    return { ...toRepository(row), health: health.of(name) };
   };
   const ref: Repositories['ref'] = async (repository) => {
     const { credentials_sealed: sealed } = await db
@@ -88,33 +102,63 @@ export function createRepositories(parts: {
     const credentials = sealed && RepositoryCredentials.decode(store.sealer.open(sealed, identity));
     return refOf(repository, credentials ?? undefined);
   };
-  /** Asks the hosts of the zone, one after the other, until one answers. */
+  /** Asks the hosts of the zone, one after the other, until one answers and the repository answers it. */
   const askZone = async <Answer>(zone: string, ask: (host: Host) => Promise<Answer>): Promise<Answer> => {
     const candidates = await hosts.list(zone);
-    let failure = new HoldfastError(
-      'HOST_NOT_FOUND',
-      `Zone ${zone} has no host that could look at the repository. Add a host first.`,
-    );
+    let failure: HoldfastError | undefined;
     for (const host of candidates) {
       try {
         return await ask(host);
       } catch (error) {
-        if (!(error instanceof HoldfastError) || error.reason !== 'AGENT_UNREACHABLE') throw error;
-        failure = error;
+        if (!(error instanceof HoldfastError) || !ELSEWHERE.includes(error.reason)) throw error;
+        // That it is stalled says more of it than that an agent is away.
+        if (failure?.reason !== 'REPOSITORY_STALLED') failure = error;
       }
     }
-    throw failure;
+    throw (
+      failure ??
+      new HoldfastError(
+        'HOST_NOT_FOUND',
+        `Zone ${zone} has no host that could look at the repository. Add a host first.`,
+      )
+    );
   };
+  const ask = async (
+    repository: Repository,
+    host: Host,
+    correlationId: string,
+  ): Promise<GetRepositoryStatsResponse> => {
+    const request = { zone: repository.zone, repository: await ref(repository) };
+    const askedTime = now();
+    try {
+      const answer = await agents.getRepositoryStats(host, request, correlationId);
+      health.note(repository.name, host.name, undefined);
+      return answer;
+    } catch (error) {
+      if (error instanceof HoldfastError) health.note(repository.name, host.name, error, askedTime);
+      throw error;
+    }
+  };
+  const health = createHealth({
+    now,
+    stopping,
+    ask: async (name, host) => {
+      await ask(await find(name), await hosts.find(host), randomUUID());
+    },
+  });
 
   return {
     list,
     find,
     ref,
-    stats: async (repository, correlationId) => {
-      const request = { zone: repository.zone, repository: await ref(repository) };
-      return await askZone(repository.zone, (host) =>
-        agents.getRepositoryStats(host, request, correlationId),
-      );
+    stats: (repository, correlationId) =>
+      askZone(repository.zone, async (host) => {
+        const known = health.of(repository.name).find((each) => each.host === host.name);
+        if (known?.state === RepositoryState.REPOSITORY_STATE_STALLED) throw stalled(repository, known);
+        return ask(repository, host, correlationId);
+      }),
+    noteEvent: (name, host, event) => {
+      health.noteEvent(name, host, event);
     },
     findLeftovers: async (repository, correlationId) => {
       const request = { zone: repository.zone, repository: await ref(repository) };
@@ -137,6 +181,7 @@ export function createRepositories(parts: {
         zone: given.zone,
         createTime,
         repositoryId: '',
+        health: [],
         ...parseRepositoryPlace(given),
       };
       const { name, zone, type, path, address, mountOptions } = wanted;
@@ -198,8 +243,20 @@ export function createRepositories(parts: {
         }
         await trx.deleteFrom('repositories').where('name', '=', name).execute();
       });
+      health.forget(name);
     },
   };
+}
+
+/** Another host may fare better. */
+const ELSEWHERE: readonly Reason[] = ['AGENT_UNREACHABLE', 'REPOSITORY_STALLED'];
+
+function stalled(repository: Repository, { host, since }: RepositoryHealth): HoldfastError {
+  return new HoldfastError(
+    'REPOSITORY_STALLED',
+    `Repository ${repository.name} has not answered host ${host} since ${since?.toISOString() ?? 'some time'}. Is the NAS up?`,
+    { metadata: { repository: repository.name, host } },
+  );
 }
 
 function refOf(repository: Repository, credentials: RepositoryCredentials | undefined): RepositoryRef {
@@ -244,5 +301,6 @@ function toRepository(row: Selectable<Tables['repositories']>): Repository {
     mountOptions: JSON.parse(row.mount_options) as string[],
     repositoryId: row.repository_id,
     createTime: new Date(row.create_time),
+    health: [],
   };
 }

@@ -8,6 +8,7 @@ import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
+import type { Settings } from '../zones/settings.ts';
 import type { Store } from '../store/store.ts';
 import type { Submit } from './submit.ts';
 
@@ -23,6 +24,7 @@ export interface BackupWorkParts {
   readonly agents: Agents;
   readonly repositories: Repositories;
   readonly keys: Keys;
+  readonly settings: Settings;
   readonly submit: Submit;
 }
 

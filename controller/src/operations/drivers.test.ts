@@ -19,7 +19,7 @@ import {
 } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
-const { OPERATION_STATE_PENDING, OPERATION_STATE_RUNNING, OPERATION_STATE_SUCCEEDED } = OperationState;
+const { OPERATION_STATE_CANCELLING, OPERATION_STATE_RUNNING, OPERATION_STATE_SUCCEEDED } = OperationState;
 const { OPERATION_STATE_FAILED, OPERATION_STATE_CANCELLED, OPERATION_STATE_PAUSED } = OperationState;
 const { OPERATION_STATE_INTERRUPTED, OPERATION_STATE_VERIFYING } = OperationState;
 const { STAGE_PREPARE, STAGE_BLOCKJOB, STAGE_CHECK } = Stage;
@@ -261,6 +261,13 @@ describeOnBothStores('driving operations', function (kind) {
     await ask(cancel, { operationId: id });
     await ask(cancel, { operationId: id });
     await eventually(() => Promise.resolve(job.commands.some(({ $case }) => $case === 'cancel')));
+    await refused(
+      ask(update, { operationId: id, change: { $case: 'paused', value: false } }),
+      'OPERATION_STATE',
+    );
+    job.emit({ $case: 'resumed', value: {} });
+    await eventually(() => Promise.resolve(job.acknowledged === 4n));
+    await reaches(lab, id, OPERATION_STATE_CANCELLING);
     job.emit(happening.failed(new HoldfastError('CANCELLED', 'cancelled')));
     await reaches(lab, id, OPERATION_STATE_CANCELLED);
     await ask(cancel, { operationId: id });
@@ -278,7 +285,14 @@ describeOnBothStores('driving operations', function (kind) {
     await agent.stop();
     const { operations } = lab.clients;
     const { operation } = await ask(operations.cancelOperation.bind(operations), { operationId: id });
-    assert.equal(operation?.state, OPERATION_STATE_RUNNING);
+    assert.equal(operation?.state, OPERATION_STATE_CANCELLING);
+    // Why it is not over yet.
+    await eventually(async () => {
+      const { warnings, state } = await reaches(lab, id, OPERATION_STATE_CANCELLING);
+      return (
+        state === OPERATION_STATE_CANCELLING && warnings.some(({ reason }) => reason === 'AGENT_UNREACHABLE')
+      );
+    });
     await agent.startAgain();
     await eventually(() => Promise.resolve(job.commands.some(({ $case }) => $case === 'cancel')));
     job.emit(happening.failed(new HoldfastError('CANCELLED', 'cancelled')));
@@ -296,7 +310,7 @@ describeOnBothStores('driving operations', function (kind) {
     await second.stop();
     const { operation } = await ask(operations.cancelOperation.bind(operations), { operationId: id });
     // Whether the start had left is a race; either way it ends cancelled, and no job is made.
-    if (operation?.state === OPERATION_STATE_PENDING) {
+    if (operation?.state === OPERATION_STATE_CANCELLING) {
       second.refusal = undefined;
       await second.startAgain();
     }

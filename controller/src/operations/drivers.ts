@@ -4,6 +4,7 @@ import type { Logger } from '@holdfast/common/logger.ts';
 import type { Control } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
+import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
 import type { AgentStream } from './agent-stream.ts';
 import { carryOutDelete } from './carry-out-delete.ts';
@@ -40,6 +41,7 @@ export interface DriverParts {
   readonly journal: Journal;
   readonly hosts: Hosts;
   readonly agents: Agents;
+  readonly repositories: Repositories;
   readonly keys: Keys;
   readonly now: () => Date;
   readonly logger: Logger;

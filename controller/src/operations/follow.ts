@@ -6,6 +6,7 @@ import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
+import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
 import { openAgentStream, type AgentStream } from './agent-stream.ts';
 import { isWholeResult } from './conclude.ts';
@@ -22,6 +23,7 @@ export interface FollowParts {
   readonly journal: Journal;
   readonly hosts: Hosts;
   readonly agents: Agents;
+  readonly repositories: Repositories;
   readonly keys: Keys;
   readonly now: () => Date;
   readonly logger: Logger;
@@ -111,7 +113,7 @@ function noteReattached(
 }
 
 async function handleEvent(
-  { journal, now }: FollowParts,
+  { journal, repositories, now }: FollowParts,
   { operation, job }: ActiveOperation,
   stream: AgentStream,
   received: OperationEvent,
@@ -127,6 +129,7 @@ async function handleEvent(
     : { $case: 'failed', value: toStatus(new HoldfastError('INTERNAL', 'The agent sent no result.')) };
   await journal.append(operation.id, { event, time, agentSequence: received.sequence });
   stream.control({ $case: 'ack', value: { sequence: received.sequence } });
+  repositories.noteEvent(operation.repository, operation.host, received);
 }
 
 /** The key file takes a second to make, so that it is made here and not while the caller waits. */

@@ -4,8 +4,8 @@ import {
   Operation,
   operationStateToJSON,
   type ListOperationsRequest,
-  type OperationKind,
-  type OperationState,
+  OperationKind,
+  OperationState,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { cutPage, parsePageSize, parsePageToken } from '../catalog/page.ts';
 import type { OperationTable } from '../store/schema.ts';
@@ -65,7 +65,10 @@ export interface Journal {
   progress(id: string, event: NewEvent): void;
   /** Notes that the agent is about to be told. False when a wish to cancel came first. */
   noteStart(id: string): Promise<boolean>;
-  /** Notes the wish to cancel; ends the operation at once with `ended` when no agent has been told. */
+  /**
+   * Notes the wish to cancel; ends the operation at once with `ended` when no agent has been told. Otherwise it is
+   * CANCELLING until its agent says how it ended.
+   */
   noteCancel(id: string, ended: NewEvent): Promise<Operation>;
 }
 
@@ -225,12 +228,23 @@ export function createJournal(parts: {
           .execute();
         const row = await trx
           .selectFrom('operations')
-          .select(['start_sent', 'active'])
+          .select(['start_sent', 'active', 'kind', 'operation_message'])
           .where('id', '=', id)
           .executeTakeFirst();
         if (row === undefined) throw operationNotFound(id);
         const stored =
           row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : undefined;
+        // A deletion that has begun goes on.
+        const isStopping = row.start_sent === 1 && row.kind !== OperationKind.OPERATION_KIND_DELETE_BACKUP;
+        if (row.active === 1 && isStopping) {
+          const state = OperationState.OPERATION_STATE_CANCELLING;
+          const stopping = { ...Operation.decode(row.operation_message), state };
+          await trx
+            .updateTable('operations')
+            .set({ state, operation_message: Operation.encode(stopping).finish() })
+            .where('id', '=', id)
+            .execute();
+        }
         const after = await trx
           .selectFrom('operations')
           .select('operation_message')

@@ -19,6 +19,7 @@ export function isEnded(state: OperationState): boolean {
     case OperationState.OPERATION_STATE_VERIFYING:
     case OperationState.OPERATION_STATE_PAUSED:
     case OperationState.OPERATION_STATE_INTERRUPTED:
+    case OperationState.OPERATION_STATE_CANCELLING:
     case OperationState.UNRECOGNIZED:
       return false;
   }
@@ -35,7 +36,7 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
   const happened = event.event;
   switch (happened?.$case) {
     case 'accepted':
-      return { ...next, state: OperationState.OPERATION_STATE_RUNNING };
+      return { ...next, state: unlessCancelling(operation, OperationState.OPERATION_STATE_RUNNING) };
     case 'stageStarted':
       return atWork({ ...next, stages: withStarted(operation.stages, happened.value.stage) });
     case 'stageProgress': {
@@ -51,17 +52,22 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
     case 'bandwidthApplied':
       return { ...next, bandwidthLimitMibps: happened.value.limitMibps };
     case 'paused':
-      return { ...next, state: OperationState.OPERATION_STATE_PAUSED };
+      return { ...next, state: unlessCancelling(operation, OperationState.OPERATION_STATE_PAUSED) };
     case 'resumed':
-      return atWork({ ...next, state: OperationState.OPERATION_STATE_RUNNING });
+      return atWork({ ...next, state: unlessCancelling(operation, OperationState.OPERATION_STATE_RUNNING) });
     case 'interrupted':
       return interrupted(next);
     case 'reattached':
       return reattached(next);
+    case 'repositoryStalled':
+      return { ...next, stalledSince: happened.value.since ?? event.time };
+    case 'repositoryAnswered':
+      return { ...next, stalledSince: undefined };
     case 'completed':
       return {
         ...next,
         lastKnownState: OperationState.OPERATION_STATE_UNSPECIFIED,
+        stalledSince: undefined,
         state: OperationState.OPERATION_STATE_SUCCEEDED,
         result: happened.value,
         endTime: event.time,
@@ -71,6 +77,7 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
       return {
         ...next,
         lastKnownState: OperationState.OPERATION_STATE_UNSPECIFIED,
+        stalledSince: undefined,
         state:
           reason === 'CANCELLED'
             ? OperationState.OPERATION_STATE_CANCELLED
@@ -124,6 +131,11 @@ function atWork(operation: Operation): Operation {
     default:
       return operation;
   }
+}
+
+/** Only its end ends the wish to cancel. */
+function unlessCancelling({ state }: Operation, next: OperationState): OperationState {
+  return state === OperationState.OPERATION_STATE_CANCELLING ? state : next;
 }
 
 /** A stage that starts again starts from nothing, and those after it are still to come. */

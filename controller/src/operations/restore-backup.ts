@@ -5,6 +5,7 @@ import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import { ImageFormat, RestoreBackupRequest, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { backupRef, wantedHost, type BackupWorkParts } from './backup-work.ts';
+import { limitsFrom } from './limits.ts';
 import { refuseBackupInUse } from './submit.ts';
 
 /** Longer than any name that libvirt keeps. */
@@ -41,6 +42,7 @@ export async function restoreBackup(
   const disks = parseDisks(request.disks, backup);
   const host = await wantedHost(parts, request.host, backup);
   const reference = await backupRef(parts, found, request.passphrase);
+  const settings = await parts.settings.resolve(backup.zone, {});
   return await parts.submit.accept({
     request: repeatable,
     job: {
@@ -54,6 +56,7 @@ export async function restoreBackup(
         domainName,
         bandwidthLimitMibps,
         rbd,
+        limits: limitsFrom(settings),
       },
     },
     operation: {

@@ -2,6 +2,7 @@ import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { Control } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import {
   OperationKind,
+  OperationState,
   type Operation,
   type UpdateOperationRequest,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -31,6 +32,9 @@ export async function updateOperation(
   const operation = await journal.find(operationId);
   if (isEnded(operation.state)) {
     throw new HoldfastError('OPERATION_STATE', `Operation ${operationId} has ended.`);
+  }
+  if (operation.state === OperationState.OPERATION_STATE_CANCELLING) {
+    throw new HoldfastError('OPERATION_STATE', `Operation ${operationId} is being cancelled.`);
   }
   if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
     throw new HoldfastError('OPERATION_STATE', 'A deletion can be neither paused nor limited.');

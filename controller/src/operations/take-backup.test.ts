@@ -152,6 +152,28 @@ describeOnBothStores('what a backup request may say', function (kind) {
     );
   });
 
+  it('tells the agent how long to wait, and how much the last backup of the same kind stored', async () => {
+    const startOf = async (settings: Record<string, string> = {}): Promise<TakeBackupStart> => {
+      const operation = await takeBackup(lab, { settings });
+      const job = await jobOf(agent, operation.id);
+      const start = job.start as TakeBackupStart;
+      job.emit(happening.accepted(), happening.backedUp(start));
+      await reaches(lab, operation.id, OperationState.OPERATION_STATE_SUCCEEDED);
+      return start;
+    };
+    const first = await startOf();
+    assert.equal(first.storedRatio, 0);
+    assert.deepEqual(first.limits, { repositoryWaitSeconds: 600, timeoutMinutes: 60 });
+    const second = await startOf({
+      'nas.backup.repository.stalled': 'fail',
+      'nas.backup.timeout.minutes': '5',
+    });
+    assert.equal(second.storedRatio, 0.4);
+    assert.deepEqual(second.limits, { repositoryWaitSeconds: 0, timeoutMinutes: 5 });
+    // A plain backup says nothing of a compressed one.
+    assert.equal((await startOf({ 'nas.backup.compression.enabled': 'true' })).storedRatio, 0);
+  });
+
   it('resolves settings and tells the agent and the caller', async () => {
     const { zones } = lab.clients;
     await ask(zones.setSettings.bind(zones), {
@@ -171,6 +193,7 @@ describeOnBothStores('what a backup request may say', function (kind) {
       allowPlaintext: false,
       transport: 'auto',
       bandwidthEnforce: 'fail',
+      repositoryReservePercent: 1,
     });
     const scope = (key: string) => operation.settings.find((setting) => setting.key === key)?.scope;
     assert.equal(scope('nas.backup.bandwidth.limit.mbps'), SettingScope.SETTING_SCOPE_REQUEST);

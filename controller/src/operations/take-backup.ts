@@ -4,6 +4,7 @@ import type { BackupKey, BackupOptions } from '@holdfast/proto/holdfast/agent/v1
 import { TakeBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { lastStoredRatio } from '../catalog/backups.ts';
 import type { Agents } from '../fleet/agents.ts';
 import { findDomain } from '../fleet/find-domain.ts';
 import type { Hosts } from '../fleet/hosts.ts';
@@ -20,6 +21,7 @@ import {
 } from '../zones/resolve.ts';
 import type { Settings } from '../zones/settings.ts';
 import type { Zones } from '../zones/zones.ts';
+import { limitsFrom } from './limits.ts';
 import type { Submit } from './submit.ts';
 
 export interface TakeBackupParts {
@@ -91,6 +93,8 @@ export async function takeBackup(
         cloudstack: undefined,
         passphrase: '',
         volumes: [],
+        limits: limitsFrom(settings),
+        storedRatio: await lastStoredRatio(store.db, { zone, uuid: domain.uuid }, options.compression !== ''),
       },
     },
     operation: {
@@ -119,6 +123,7 @@ function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): Backu
     allowPlaintext,
     transport: textOf(settings, 'nas.backup.transport'),
     bandwidthEnforce: textOf(settings, 'nas.backup.bandwidth.enforce'),
+    repositoryReservePercent: Number(integerOf(settings, 'nas.backup.repository.reserve.percent')),
   };
 }
 

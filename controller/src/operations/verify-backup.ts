@@ -1,6 +1,7 @@
 import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { anyHost, backupRef, wantedHost, type BackupWorkParts } from './backup-work.ts';
+import { limitsFrom } from './limits.ts';
 import { refuseBackupInUse } from './submit.ts';
 
 /**
@@ -27,9 +28,13 @@ export async function verifyBackup(
   const host =
     request.host === '' ? await anyHost(parts, backup) : await wantedHost(parts, request.host, backup);
   const reference = await backupRef(parts, found, request.passphrase);
+  const settings = await parts.settings.resolve(backup.zone, {});
   return await parts.submit.accept({
     request: repeatable,
-    job: { kind: 'verify', start: { header: undefined, backup: reference } },
+    job: {
+      kind: 'verify',
+      start: { header: undefined, backup: reference, limits: limitsFrom(settings) },
+    },
     operation: {
       zone: backup.zone,
       host: host.name,

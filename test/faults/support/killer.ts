@@ -36,16 +36,19 @@ function killAtRepositoryStep(): void {
   if (at === 'journal') return;
   let asked = 0;
   let answered = 0;
-  let operation = '';
-  process.prependListener('message' as never, (request: { operation?: string }) => {
+  /** Those that are steps, by their numbers; whether it answers is asked by the clock. */
+  const steps = new Map<number, string>();
+  process.prependListener('message' as never, (request: { id?: number; operation?: string }) => {
     // The first message says what to open.
-    if (request.operation === undefined) return;
-    operation = request.operation;
-    if (++asked === step && at === 'before') kill(victims, `before ${operation}`);
+    if (request.id === undefined || request.operation === undefined || request.operation === 'answers')
+      return;
+    steps.set(request.id, request.operation);
+    if (++asked === step && at === 'before') kill(victims, `before ${request.operation}`);
   });
   const send = process.send?.bind(process);
-  process.send = (answer: unknown): boolean => {
-    if (++answered === step && at === 'after') kill(victims, `after ${operation}`);
+  process.send = (answer: { id?: number }): boolean => {
+    const operation = steps.get(answer.id ?? 0);
+    if (operation !== undefined && ++answered === step && at === 'after') kill(victims, `after ${operation}`);
     return send?.(answer) ?? false;
   };
 }

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  AddRepositoryRequest,
+  RepositoryState,
+  RepositoryType,
+  type GetRepositoryResponse,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
+import { isStart, kindsOf, requireNoGaps } from '../e2e/support/events.ts';
+import { busyGuest, slowly } from '../e2e/support/guests.ts';
+import { useHoldfast } from '../harness/fixture.ts';
+import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { until } from '../lab/deadline.ts';
+import { mountFaulty, type Faulty } from '../lab/faulty.ts';
+import { nothingLeft } from './support/nothingLeft.ts';
+
+const STALLED = RepositoryState.REPOSITORY_STATE_STALLED;
+const ANSWERING = RepositoryState.REPOSITORY_STATE_ANSWERING;
+
+describe('a repository that hangs', function () {
+  this.timeout(180_000);
+  const fixture = useHoldfast({ guest: busyGuest });
+  let nas: Faulty;
+  before(async () => {
+    const { client, directory } = fixture.holdfast;
+    nas = await mountFaulty(path.join(directory, 'mnt'), path.join(directory, 'behind'));
+    await client.call(
+      client.repositories.addRepository.bind(client.repositories),
+      AddRepositoryRequest.fromPartial({
+        zone: 'z1',
+        name: 'hung',
+        type: RepositoryType.REPOSITORY_TYPE_LOCAL,
+        path: nas.point,
+      }),
+    );
+  });
+  // Before the fixture's own, which removes what it is mounted in.
+  after(() => nas[Symbol.asyncDispose]());
+  afterEach(async () => {
+    await nas.heal();
+    await nothingLeft(fixture.lab, fixture.holdfast, [nas.point]);
+    assert.deepEqual(await partials(), []);
+  });
+
+  const partials = async (): Promise<string[]> =>
+    (await readdir(nas.directory, { recursive: true })).filter((name) => /\.partial|probe/.test(name));
+  const show = (name: string): Promise<GetRepositoryResponse> => {
+    const { client } = fixture.holdfast;
+    return client.call(client.repositories.getRepository.bind(client.repositories), { name });
+  };
+  const stateOf = async (name: string): Promise<RepositoryState | undefined> => {
+    const { client } = fixture.holdfast;
+    const { repositories } = await client.call(
+      client.repositories.listRepositories.bind(client.repositories),
+      { zone: 'z1' },
+    );
+    return repositories.find((each) => each.name === name)?.health[0]?.state;
+  };
+  /** Takes a backup, and hangs the repository in its middle. */
+  const hanging = async (
+    settings: Record<string, string>,
+    meanwhile: (operation: Operation) => Promise<void>,
+  ): Promise<Followed> => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const request = { zone: 'z1', domain: guest.name, repository: 'hung', settings };
+    const operation = await client.startBackup(request);
+    return client.follow(operation.id, async (event) => {
+      if (!isStart(event, Stage.STAGE_CONVERT)) return;
+      nas.hang();
+      await meanwhile(operation);
+    });
+  };
+
+  it('is STALLED for all to see, is waited for, and the backup goes on when it answers', async () => {
+    const { client } = fixture.holdfast;
+    const followed = await hanging(slowly, async ({ id }) => {
+      const stalled = await until('The operation is stalled', 20_000, async () => {
+        const operation = await client.getOperation(id);
+        return operation.stalledSince === undefined ? undefined : operation;
+      });
+      assert.ok(stalled.stalledSince);
+      const askedMs = performance.now();
+      const { repository, sizeBytes } = await show('hung');
+      assert.ok(performance.now() - askedMs < 2_000, 'what is known is told at once');
+      assert.equal(sizeBytes, 0n);
+      assert.deepEqual(
+        repository?.health.map(({ host, state }) => [host, state]),
+        [['host-1', STALLED]],
+      );
+      assert.equal(await stateOf('hung'), STALLED);
+      // Nothing else is held up.
+      assert.ok((await show('nas-z1')).sizeBytes > 0n);
+      await fixture.guest.writeFile('/data/meanwhile.txt', 'The guest goes on.\n');
+      await nas.heal();
+    });
+    const { warnings, backupId } = succeeded(followed);
+    requireNoGaps(followed.events);
+    const kinds = kindsOf(followed.events);
+    assert.ok(kinds.indexOf('repositoryAnswered') > kinds.indexOf('repositoryStalled'), kinds.join());
+    assert.deepEqual(
+      warnings.map(({ reason }) => reason),
+      ['REPOSITORY_STALLED'],
+    );
+    const { manifest } = await client.getBackup(backupId);
+    assert.match(manifest?.warnings.join() ?? '', /did not answer for \d+ s/);
+    await until('It is seen to answer', 20_000, async () =>
+      (await stateOf('hung')) === ANSWERING ? true : undefined,
+    );
+    succeeded(await client.verifyBackup({ backupId }));
+  });
+
+  it('fails the backup when that is the policy, and what it had made is removed once it answers', async () => {
+    const settings = { ...slowly, 'nas.backup.repository.stalled': 'fail' };
+    const error = failed(await hanging(settings, () => Promise.resolve()));
+    assert.equal(error.reason, 'REPOSITORY_STALLED', error.message);
+    assert.equal(await stateOf('hung'), STALLED);
+    await fixture.guest.writeFile('/data/after.txt', 'The guest goes on.\n');
+    await nas.heal();
+    await until('It is seen to answer', 30_000, async () =>
+      (await stateOf('hung')) === ANSWERING ? true : undefined,
+    );
+    await until('What was made is removed', 60_000, async () =>
+      (await partials()).length === 0 ? true : undefined,
+    );
+  });
+
+  it('does not keep a backup from being cancelled within five seconds', async () => {
+    const { client } = fixture.holdfast;
+    let cancelledMs = 0;
+    const followed = await hanging(slowly, async ({ id: operationId }) => {
+      cancelledMs = performance.now();
+      await client.call(client.operations.cancelOperation.bind(client.operations), { operationId });
+    });
+    const tookMs = performance.now() - cancelledMs;
+    assert.equal(failed(followed).reason, 'CANCELLED');
+    assert.ok(tookMs < 5_500, `${tookMs} ms`);
+    await nas.heal();
+    await until('What was made is removed', 60_000, async () =>
+      (await partials()).length === 0 ? true : undefined,
+    );
+  });
+});
