@@ -97,6 +97,13 @@ describe('a pushed backup', () => {
     assert.ok(pid !== undefined);
     return pid;
   }
+  async function killRunner(jobId: string): Promise<void> {
+    const runner = (await processesNaming(jobId)).find(({ argv }) =>
+      argv.some((each) => each.endsWith('/jobs/runner.ts')),
+    );
+    assert.ok(runner);
+    process.kill(runner.pid, 'SIGKILL');
+  }
   /** The guest saw no error on any disk, which its kernel would have told. */
   async function requireUnharmed(): Promise<void> {
     const { stdout } = await fixture.guest.exec(['/bin/dmesg']);
@@ -153,12 +160,23 @@ describe('a pushed backup', () => {
 
   it('whose runner is killed is RUNNER_DIED, and the guest writes on', async () => {
     const writes = await whileWriting(fixture.guest, async () => {
+      const followed = await during(killRunner);
+      assert.equal(failed(followed).reason, 'RUNNER_DIED');
+    });
+    assert.ok(longest(writes) < 5.5, `${longest(writes)} s`);
+    await requireUnharmed();
+  });
+
+  it('into a repository that hangs, whose runner and agent are killed, lets the guest go all the same', async () => {
+    const { agent } = fixture.holdfast;
+    const writes = await whileWriting(fixture.guest, async () => {
       const followed = await during(async (jobId) => {
-        const runner = (await processesNaming(jobId)).find(({ argv }) =>
-          argv.some((each) => each.endsWith('/jobs/runner.ts')),
+        process.kill(await daemon(jobId, 'writer'), 'SIGSTOP');
+        await Promise.all([killRunner(jobId), agent.kill()]);
+        await until('The guest is let go', 20_000, async () =>
+          (await fixture.lab.virsh(['domjobinfo', fixture.guest.uuid])).includes('None') ? true : undefined,
         );
-        assert.ok(runner);
-        process.kill(runner.pid, 'SIGKILL');
+        await agent.start();
       });
       assert.equal(failed(followed).reason, 'RUNNER_DIED');
     });

@@ -1,7 +1,6 @@
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { startGuardian } from '../process/guardian.ts';
 import { FREEZE_LIMIT_MS } from './freeze.ts';
 
 /** What its program is told: that the freeze begins, or that the guest is known to be thawed. */
@@ -20,13 +19,12 @@ export interface ThawGuard {
   release(): void;
 }
 
-const START_DEADLINE_MS = 30_000;
 const PROGRAM = fileURLToPath(new URL('./thawer.ts', import.meta.url));
 
 /**
  * Starts a guard; it is ready when this returns.
  *
- * @param directory the job's runtime directory, by which people see to whom the process belongs
+ * @param directory the job's runtime directory
  * @throws HoldfastError QUIESCE_FAILED when it cannot be started; nothing must be frozen then
  */
 export async function startThawGuard(
@@ -35,34 +33,18 @@ export async function startThawGuard(
   directory: string,
   signal: AbortSignal,
 ): Promise<ThawGuard> {
-  const child = fork(PROGRAM, [directory, uri, uuid, String(FREEZE_LIMIT_MS)], {
-    // In a session of its own, since it must outlive this process.
-    detached: true,
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    execArgv: [],
-  });
-  // It is told no more when it is gone.
-  child.on('error', () => undefined);
-  const tell = (message: ThawerMessage): void => {
-    if (child.connected) child.send(message, () => undefined);
-  };
-  const deadline = AbortSignal.timeout(START_DEADLINE_MS);
-  try {
-    // Its first message says that it is ready.
-    await Promise.race([
-      once(child, 'message', { signal: AbortSignal.any([signal, deadline]) }),
-      once(child, 'exit').then(() => Promise.reject(new Error('it ended'))),
-    ]);
-  } catch (error) {
-    child.kill('SIGKILL');
+  const args = [directory, uri, uuid, String(FREEZE_LIMIT_MS)];
+  const guardian = await startGuardian(PROGRAM, args, signal).catch((error: unknown) => {
     signal.throwIfAborted();
-    const why = deadline.aborted ? `it was not ready within ${START_DEADLINE_MS} ms` : String(error);
     throw new HoldfastError(
       'QUIESCE_FAILED',
-      `Nothing was frozen, since the process that would thaw it in an emergency could not be started: ${why}.`,
+      `Nothing was frozen, since the process that would thaw it in an emergency could not be started: ${String(error)}.`,
       { cause: error },
     );
-  }
+  });
+  const tell = (message: ThawerMessage): void => {
+    guardian.tell(message);
+  };
   let startedMs = 0;
   return {
     freezing: () => {

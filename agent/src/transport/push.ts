@@ -13,6 +13,7 @@ import { warning, type JobContext, type StageRun } from '../stages/context.ts';
 import { finished, progress, type DiskReading } from '../stages/copyFigures.ts';
 import type { Prepared } from '../stages/prepare.ts';
 import { exportFile, makeExportDirectory, mountExports, type Exporter } from './exporter.ts';
+import { startPushGuard } from './pushGuard.ts';
 import { pushLimit, type PushLimit } from './pushLimit.ts';
 import { offerTargets, roundUp, withdrawTargets } from './pushTarget.ts';
 import { domainStopped } from './running.ts';
@@ -55,15 +56,14 @@ export async function pushTransport(
   await makeExportDirectory(context, prepared);
   await roundUp(prepared.daemon, prepared.layout, prepared.disks);
   await offerTargets(prepared.daemon, prepared.layout, prepared.disks, socket);
-  const undoing = await undo.promise({
-    kind: 'end-push-backup',
-    push: {
-      domainUuid: uuid,
-      exports: targets.map((target) => exportFile(context, target)),
-      exporter: exporterDirectory,
-      writer: context.runtimeDirectory,
-    },
-  });
+  const toUndo = {
+    domainUuid: uuid,
+    exports: targets.map((target) => exportFile(context, target)),
+    exporter: exporterDirectory,
+    writer: context.runtimeDirectory,
+  };
+  const undoing = await undo.promise({ kind: 'end-push-backup', push: toUndo });
+  const guard = await startPushGuard(virsh.uri, toUndo, context.runtimeDirectory, control.signal);
   const exporter = await mountExports(context, prepared, exporterDirectory, socket);
   const limit = pushLimit(virsh, uuid, targets, enforceLimit);
   const watchdog = watchTargets({
@@ -96,6 +96,7 @@ export async function pushTransport(
         const dataBytes = await dataOf(push, socket);
         await withdrawTargets(prepared.daemon, prepared.layout, prepared.disks);
         await undoing.now();
+        guard.release();
         const last = readings.map((reading) => ({
           ...reading,
           dataBytes: dataBytes.get(reading.target) ?? 0,

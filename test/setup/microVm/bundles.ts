@@ -15,6 +15,7 @@ const PROGRAMS = [
   'agent/src/repository/helper.ts',
   'agent/src/mount/unmounter.ts',
   'agent/src/libvirt/thawer.ts',
+  'agent/src/transport/pushEnder.ts',
   'controller/src/main.ts',
   'cli/src/main.ts',
 ];
