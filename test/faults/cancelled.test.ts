@@ -115,6 +115,23 @@ describe('cancelling', function () {
     assert.equal((await cancel(succeeded(done).id)).state, OperationState.OPERATION_STATE_SUCCEEDED);
   });
 
+  it('one that is paused does not wait for its going on', async () => {
+    const { client } = fixture.holdfast;
+    const { id } = await backup(slowly);
+    const update = client.operations.updateOperation.bind(client.operations);
+    let cancelledMs = Infinity;
+    const followed = await client.follow(id, async (event) => {
+      if (isStart(event, STAGE_BLOCKJOB))
+        await client.call(update, { operationId: id, change: { $case: 'paused', value: true } });
+      if (event.event?.$case !== 'paused') return;
+      cancelledMs = performance.now();
+      await cancel(id);
+    });
+    const tookMs = performance.now() - cancelledMs;
+    assert.equal(failed(followed).reason, 'CANCELLED');
+    assert.ok(tookMs > 0 && tookMs < DEADLINE_MS, `${tookMs} ms`);
+  });
+
   it('on a host that is down is CANCELLING until that is back', async () => {
     const { client, agent } = fixture.holdfast;
     const { id } = await backup(slowly);

@@ -184,14 +184,27 @@ describe('a pushed backup', () => {
     await requireUnharmed();
   });
 
-  it('that is cancelled leaves nothing', async () => {
-    const { client } = fixture.holdfast;
-    const followed = await during(async (operationId) => {
-      await client.call(client.operations.cancelOperation.bind(client.operations), { operationId });
+  for (const [what, hang] of [
+    ['that is cancelled', false],
+    ['that is cancelled while its repository hangs', true],
+  ] as const) {
+    it(`${what} leaves nothing, within five seconds`, async () => {
+      const { client } = fixture.holdfast;
+      let cancelledMs = Infinity;
+      const writes = await whileWriting(fixture.guest, async () => {
+        const followed = await during(async (operationId) => {
+          if (hang) process.kill(await daemon(operationId, 'writer'), 'SIGSTOP');
+          cancelledMs = performance.now();
+          await client.call(client.operations.cancelOperation.bind(client.operations), { operationId });
+        });
+        const tookMs = performance.now() - cancelledMs;
+        assert.equal(failed(followed).reason, 'CANCELLED');
+        assert.ok(tookMs > 0 && tookMs < 5_500, `${tookMs} ms`);
+      });
+      assert.ok(longest(writes) < 5.5, `${longest(writes)} s`);
+      await requireUnharmed();
     });
-    assert.equal(failed(followed).reason, 'CANCELLED');
-    await requireUnharmed();
-  });
+  }
 
   it('whose writer is killed is REPOSITORY_FAILED or QEMU_FAILED, and no write fails', async () => {
     const writes = await whileWriting(fixture.guest, async () => {

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
+import {
+  DeleteBackupRequest,
+  RestoreBackupRequest,
+  VerifyBackupRequest,
+} from '@holdfast/proto/holdfast/v1/backup.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationState, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import {
   AddRepositoryRequest,
   RepositoryState,
@@ -128,19 +133,84 @@ describe('a repository that hangs', function () {
     );
   });
 
-  it('does not keep a backup from being cancelled within five seconds', async () => {
+  const cancel = async (operationId: string): Promise<number> => {
     const { client } = fixture.holdfast;
-    let cancelledMs = 0;
-    const followed = await hanging(slowly, async ({ id: operationId }) => {
-      cancelledMs = performance.now();
-      await client.call(client.operations.cancelOperation.bind(client.operations), { operationId });
-    });
+    const nowMs = performance.now();
+    await client.call(client.operations.cancelOperation.bind(client.operations), { operationId });
+    return nowMs;
+  };
+  const cancelledInTime = (followed: Followed, cancelledMs: number): void => {
     const tookMs = performance.now() - cancelledMs;
     assert.equal(failed(followed).reason, 'CANCELLED');
     assert.ok(tookMs < 5_500, `${tookMs} ms`);
+  };
+  const healed = async (): Promise<void> => {
     await nas.heal();
     await until('What was made is removed', 60_000, async () =>
       (await partials()).length === 0 ? true : undefined,
     );
+  };
+
+  it('does not keep a backup from being cancelled within five seconds', async () => {
+    let cancelledMs = 0;
+    const followed = await hanging(slowly, async ({ id }) => {
+      cancelledMs = await cancel(id);
+    });
+    cancelledInTime(followed, cancelledMs);
+    await healed();
+  });
+
+  it('does not keep a verification or a restore from it either', async () => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const { backups } = client;
+    const request = { zone: 'z1', domain: guest.name, repository: 'hung' };
+    const { backupId } = succeeded(await client.takeBackup(request));
+    const directory = await holdfast.restoreDirectory();
+    const restore = RestoreBackupRequest.fromPartial({
+      ...{ backupId, host: holdfast.agent.hostName, directory },
+      bandwidthLimitMibps: 4n,
+    });
+    for (const [stage, start] of [
+      [
+        Stage.STAGE_PREPARE,
+        () => client.call(backups.verifyBackup.bind(backups), VerifyBackupRequest.fromPartial({ backupId })),
+      ],
+      [Stage.STAGE_CONVERT, () => client.call(backups.restoreBackup.bind(backups), restore)],
+    ] as const) {
+      const { operation } = await start();
+      const id = operation?.id ?? '';
+      let cancelledMs = 0;
+      const followed = await client.follow(id, async (event) => {
+        if (!isStart(event, stage)) return;
+        nas.hang();
+        cancelledMs = await cancel(id);
+      });
+      cancelledInTime(followed, cancelledMs);
+      await healed();
+    }
+    await until('What was restored is removed', 60_000, async () =>
+      (await readdir(directory)).length === 0 ? true : undefined,
+    );
+  });
+
+  it('keeps a deletion waiting, which cannot be cancelled, and is done when it answers', async () => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const { backups } = client;
+    const request = { zone: 'z1', domain: guest.name, repository: 'hung' };
+    const { backupId } = succeeded(await client.takeBackup(request));
+    nas.hang();
+    const asked = DeleteBackupRequest.fromPartial({ backupId });
+    const { operation } = await client.call(backups.deleteBackup.bind(backups), asked);
+    const id = operation?.id ?? '';
+    await until('It has begun', 10_000, async () =>
+      (await client.getOperation(id)).state === OperationState.OPERATION_STATE_RUNNING ? true : undefined,
+    );
+    await assert.rejects(cancel(id), { reason: 'OPERATION_STATE', message: /deletion that has begun/ });
+    assert.equal((await client.getOperation(id)).state, OperationState.OPERATION_STATE_RUNNING);
+    await nas.heal();
+    succeeded(await client.follow(id));
+    assert.ok(!(await readdir(nas.directory, { recursive: true })).some((name) => name.includes(backupId)));
   });
 });

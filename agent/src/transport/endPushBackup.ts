@@ -15,16 +15,16 @@ export interface PushUndo {
   readonly writer: string;
 }
 
-/** An abort waits for the writes that are under way, which may hang in the repository. */
+/** An abort waits for the writes that are under way, which an exporter that hangs does not answer. */
 const ABORT_DEADLINE_MS = 3_000;
 
 /**
  * Ends a push backup, if it still runs, and everything that it writes through. In this order no write of the guest fails:
- * the exporter answers them all as long as the job runs, also when the writer behind it is dead.
+ * the exporter answers them all as long as the job runs, also when the writer behind it is dead. What was written until
+ * then is of no use, so the writer is not waited for.
  */
 export async function endPushBackup(virsh: Virsh, push: PushUndo): Promise<void> {
   const steps: readonly (() => Promise<void>)[] = [
-    () => Promise.resolve(),
     () => killStorageDaemon(push.writer),
     // The last resort: a write of the guest that waits for it fails, but waits no longer.
     async () => {

@@ -225,6 +225,13 @@ export function createJournal(parts: {
           .set({ cancel_wanted: 1 })
           .where('id', '=', id)
           .where('active', '=', 1)
+          // A deletion that has begun goes on.
+          .where((where) =>
+            where.or([
+              where('start_sent', '=', 0),
+              where('kind', '!=', OperationKind.OPERATION_KIND_DELETE_BACKUP),
+            ]),
+          )
           .execute();
         const row = await trx
           .selectFrom('operations')
@@ -234,7 +241,6 @@ export function createJournal(parts: {
         if (row === undefined) throw operationNotFound(id);
         const stored =
           row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : undefined;
-        // A deletion that has begun goes on.
         const isStopping = row.start_sent === 1 && row.kind !== OperationKind.OPERATION_KIND_DELETE_BACKUP;
         if (row.active === 1 && isStopping) {
           const state = OperationState.OPERATION_STATE_CANCELLING;

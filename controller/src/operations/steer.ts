@@ -67,7 +67,11 @@ export async function cancelOperation(
   });
   if (isEnded(operation.state)) return operation;
   if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
-    throw new HoldfastError('OPERATION_STATE', 'A deletion that has begun cannot be cancelled.');
+    throw new HoldfastError(
+      'OPERATION_STATE',
+      'A deletion that has begun cannot be cancelled, since its first act takes the backup out of the list for good. ' +
+        'It ends by itself, also when the repository does not answer.',
+    );
   }
   await elsewhere.send(operationId, { $case: 'cancel', value: {} });
   return operation;

@@ -8,7 +8,15 @@ import { mountsBelow } from '../../lab/directory.ts';
 import type { Lab } from '../../lab/lab.ts';
 
 /** Programs that exist only while something is backed up, checked or restored. */
-const WORKERS = ['runner.ts', 'thawer.ts', 'pushEnder.ts', 'qemu-storage-daemon', 'qemu-img', 'nbdinfo', 'event'];
+const WORKERS = [
+  'runner.ts',
+  'thawer.ts',
+  'pushEnder.ts',
+  'qemu-storage-daemon',
+  'qemu-img',
+  'nbdinfo',
+  'event',
+];
 
 /** What a process leaves as it exits may take a moment. */
 const LEAVING_MS = 20_000;
