@@ -90,6 +90,19 @@ describe('an event log', () => {
     await reading.return();
   });
 
+  it('sends progress after all events that came before it, however slow the reader is', async () => {
+    const { log } = logged();
+    await log.append(warning('A'));
+    const reading = log.follow(0n, new AbortController().signal);
+    const next = async (): Promise<string> => short((await reading.next()).value as OperationEvent);
+    assert.equal(await next(), '1 A');
+    await log.append(warning('B'));
+    await log.append(progress(Stage.STAGE_BLOCKJOB, 1n));
+    assert.equal(await next(), '2 B');
+    assert.equal(await next(), '2 stageProgress');
+    await reading.return();
+  });
+
   it('ends when the signal aborts, also while it waits', async () => {
     const { log } = logged();
     await log.append(warning('A'));

@@ -65,7 +65,10 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
           sent = event.sequence;
           if (isTerminal(event)) return;
         }
-        const moved = [...progress].filter(([stage, event]) => seen.get(stage) !== event);
+        // Progress that came after an event which is still to be sent waits for that.
+        const moved = [...progress].filter(
+          ([stage, event]) => seen.get(stage) !== event && event.sequence <= sent,
+        );
         for (const [stage, event] of moved) {
           seen.set(stage, event);
           yield event;
