@@ -102,6 +102,12 @@ describe('holdfast doctor', () => {
         ? true
         : undefined,
     );
+    const pauseLiving = async (paused: boolean): Promise<void> => {
+      const update = client.operations.updateOperation.bind(client.operations);
+      await client.call(update, { operationId: living, change: { $case: 'paused', value: paused } });
+    };
+    // It must be there however long the looking takes.
+    await pauseLiving(true);
 
     const listed = await doctor();
     assert.equal(listed.code, 9);
@@ -129,6 +135,7 @@ describe('holdfast doctor', () => {
       );
     }
     assert.equal(await guest.command('guest-fsfreeze-status'), 'thawed');
+    await pauseLiving(false);
     succeeded(await client.follow(living));
 
     const [inScratch = '', ...inRepository] = precious;
