@@ -244,7 +244,8 @@ export function createJournal(parts: {
         const isStopping = row.start_sent === 1 && row.kind !== OperationKind.OPERATION_KIND_DELETE_BACKUP;
         if (row.active === 1 && isStopping) {
           const state = OperationState.OPERATION_STATE_CANCELLING;
-          const stopping = { ...Operation.decode(row.operation_message), state };
+          const lastKnownState = OperationState.OPERATION_STATE_UNSPECIFIED;
+          const stopping = { ...Operation.decode(row.operation_message), state, lastKnownState };
           await trx
             .updateTable('operations')
             .set({ state, operation_message: Operation.encode(stopping).finish() })
