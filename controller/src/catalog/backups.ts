@@ -5,7 +5,7 @@ import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { BackupTable } from '../store/schema.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import { transferredBytesOf } from './transferred.ts';
-import { cutPage, parsePageSize, parsePageToken } from './page.ts';
+import { findPage, isAfter, parsePageSize, parsePageToken } from './page.ts';
 
 /** A backup's wrapped key and the id of the key that opens it. */
 export interface WrappedKey {
@@ -65,6 +65,14 @@ export async function lastStoredRatio(
   return last === undefined || last.data_bytes === 0 ? 0 : last.stored_bytes / last.data_bytes;
 }
 
+/** What a list shows; manifests are long. */
+const LISTED = [
+  ...(['id', 'zone', 'host', 'repository', 'path', 'domain_uuid', 'domain_name', 'snapshot_time'] as const),
+  ...(['virtual_size_bytes', 'data_bytes', 'stored_bytes', 'transferred_bytes'] as const),
+  ...(['compressed', 'encrypted', 'quiesced', 'manifest_sha256'] as const),
+  ...(['verify_time', 'verify_level', 'verify_intact', 'verify_text'] as const),
+] as const;
+
 export function createCatalog({ store }: { store: Store }): Catalog {
   const { db } = store;
   return {
@@ -81,27 +89,22 @@ export function createCatalog({ store }: { store: Store }): Catalog {
     list: async ({ zone, domain, pageSize, pageToken }) => {
       const size = parsePageSize(pageSize);
       const end = parsePageToken(pageToken);
-      let query = db.selectFrom('backups').selectAll();
-      if (zone !== '') query = query.where('zone', '=', zone);
-      if (domain !== '') {
-        query = query.where((where) =>
-          where.or([where('domain_name', '=', domain), where('domain_uuid', '=', domain.toLowerCase())]),
-        );
-      }
-      if (end !== undefined) {
-        query = query.where((where) =>
-          where.or([
-            where('snapshot_time', '<', end.time),
-            where.and([where('snapshot_time', '=', end.time), where('id', '<', end.id)]),
-          ]),
-        );
-      }
-      const rows = await query
-        .orderBy('snapshot_time', 'desc')
-        .orderBy('id', 'desc')
-        .limit(size + 1)
-        .execute();
-      const { page, nextPageToken } = cutPage(rows, size, (row) => ({ time: row.snapshot_time, id: row.id }));
+      const { page, nextPageToken } = await findPage(
+        domain,
+        (where) => {
+          let query = db.selectFrom('backups').select(LISTED);
+          if (zone !== '') query = query.where('zone', '=', zone);
+          if (where !== undefined) query = query.where(where[0], '=', where[1]);
+          if (end !== undefined) query = query.where(isAfter('snapshot_time', end));
+          return query
+            .orderBy('snapshot_time', 'desc')
+            .orderBy('id', 'desc')
+            .limit(size + 1)
+            .execute();
+        },
+        (row) => ({ time: row.snapshot_time, id: row.id }),
+        size,
+      );
       return { backups: page.map(toBackup), nextPageToken };
     },
   };
@@ -163,7 +166,7 @@ export async function removeBackup(trx: Trx, backupId: string): Promise<void> {
   await trx.deleteFrom('backups').where('id', '=', backupId).execute();
 }
 
-function toBackup(row: BackupTable): Backup {
+function toBackup(row: Pick<BackupTable, (typeof LISTED)[number]>): Backup {
   return {
     id: row.id,
     zone: row.zone,

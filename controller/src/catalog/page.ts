@@ -1,4 +1,6 @@
+import { sql, type Expression, type SqlBool } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { isUuid } from '@holdfast/common/uuid.ts';
 
 const DEFAULT_PAGE_SIZE = 100;
 const MAX_PAGE_SIZE = 1_000;
@@ -62,4 +64,35 @@ export function cutPage<Row>(
   if (rows.length <= page.length || last === undefined) return { page, nextPageToken: '' };
   const { time, id } = endOf(last);
   return { page, nextPageToken: Buffer.from(`${time} ${id}`).toString('base64url') };
+}
+
+/** What comes after the end of a page, newest first: one comparison of rows, so that an index leads there. */
+export function isAfter(timeColumn: string, { time, id }: PageEnd): Expression<SqlBool> {
+  return sql<boolean>`(${sql.ref(timeColumn)}, ${sql.ref('id')}) < (${time}, ${id})`;
+}
+
+/**
+ * A page of what belongs to a domain, which is given by its name or UUID; of everything without one. Each way has an index
+ * of its own; both at once would have none.
+ */
+export async function findPage<Row extends { readonly id: string }>(
+  domain: string,
+  find: (where?: readonly ['domain_name' | 'domain_uuid', string]) => Promise<readonly Row[]>,
+  endOf: (row: Row) => PageEnd,
+  pageSize: number,
+  bytesOf?: (row: Row) => number,
+): Promise<{ readonly page: readonly Row[]; readonly nextPageToken: string }> {
+  if (domain === '') return cutPage(await find(), pageSize, endOf, bytesOf);
+  const byName = await find(['domain_name', domain]);
+  const uuid = domain.toLowerCase();
+  const byUuid = isUuid(uuid) ? await find(['domain_uuid', uuid]) : [];
+  const rows = new Map([...byName, ...byUuid].map((row) => [row.id, row]));
+  const newestFirst = [...rows.values()].sort((one, other) =>
+    keyOf(endOf(one)) < keyOf(endOf(other)) ? 1 : -1,
+  );
+  return cutPage(newestFirst, pageSize, endOf, bytesOf);
+}
+
+function keyOf({ time, id }: PageEnd): string {
+  return `${time} ${id}`;
 }

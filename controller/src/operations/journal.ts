@@ -7,7 +7,7 @@ import {
   OperationKind,
   OperationState,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { cutPage, parsePageSize, parsePageToken } from '../catalog/page.ts';
+import { findPage, isAfter, parsePageSize, parsePageToken } from '../catalog/page.ts';
 import type { OperationTable } from '../store/schema.ts';
 import type { Store, Trx } from '../store/store.ts';
 import { conclude } from './conclude.ts';
@@ -117,35 +117,27 @@ export function createJournal(parts: {
       } = asked;
       const size = parsePageSize(asked.pageSize);
       const end = parsePageToken(asked.pageToken);
-      let query = db.selectFrom('operations').select(['id', 'create_time', 'operation_message']);
-      if (zone !== '') query = query.where('zone', '=', zone);
-      if (host !== '') query = query.where('host', '=', host);
-      if (domain !== '') {
-        query = query.where((where) =>
-          where.or([where('domain_name', '=', domain), where('domain_uuid', '=', domain.toLowerCase())]),
-        );
-      }
-      if (states.length > 0) query = query.where('state', 'in', states.map(parseState));
-      if (from !== undefined) query = query.where('create_time', '>=', toIsoTime(from));
-      if (before !== undefined) query = query.where('create_time', '<', toIsoTime(before));
-      if (activeOnly) query = query.where('active', '=', 1);
-      if (end !== undefined) {
-        query = query.where((where) =>
-          where.or([
-            where('create_time', '<', end.time),
-            where.and([where('create_time', '=', end.time), where('id', '<', end.id)]),
-          ]),
-        );
-      }
-      const rows = await query
-        .orderBy('create_time', 'desc')
-        .orderBy('id', 'desc')
-        .limit(size + 1)
-        .execute();
-      const { page, nextPageToken } = cutPage(
-        rows,
-        size,
+      const wanted = states.map(parseState);
+      const { page, nextPageToken } = await findPage(
+        domain,
+        (where) => {
+          let query = db.selectFrom('operations').select(['id', 'create_time', 'operation_message']);
+          if (zone !== '') query = query.where('zone', '=', zone);
+          if (host !== '') query = query.where('host', '=', host);
+          if (where !== undefined) query = query.where(where[0], '=', where[1]);
+          if (wanted.length > 0) query = query.where('state', 'in', wanted);
+          if (from !== undefined) query = query.where('create_time', '>=', toIsoTime(from));
+          if (before !== undefined) query = query.where('create_time', '<', toIsoTime(before));
+          if (activeOnly) query = query.where('active', '=', 1);
+          if (end !== undefined) query = query.where(isAfter('create_time', end));
+          return query
+            .orderBy('create_time', 'desc')
+            .orderBy('id', 'desc')
+            .limit(size + 1)
+            .execute();
+        },
         (row) => ({ time: row.create_time, id: row.id }),
+        size,
         (row) => row.operation_message.length,
       );
       const operations = page.map((row) => withProgress(Operation.decode(row.operation_message)));

@@ -24,6 +24,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   settingChanges,
   operationFilters,
   leaders,
+  backupsByDomain,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -271,4 +272,15 @@ async function leaders(db: Db, { text }: ColumnTypes): Promise<void> {
   await sql`update operations set fencing_epoch =
     coalesce((select fencing_epoch from controller_state), 0)`.execute(db);
   await schema.alterTable('controller_state').dropColumn('fencing_epoch').execute();
+}
+
+/** A page of a domain's backups, whichever way the domain is named, is read from an index in its order. */
+async function backupsByDomain({ schema }: Db): Promise<void> {
+  for (const column of ['domain_name', 'domain_uuid']) {
+    await schema
+      .createIndex(`backups_by_${column}`)
+      .on('backups')
+      .columns([column, 'snapshot_time', 'id'])
+      .execute();
+  }
 }
