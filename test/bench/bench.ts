@@ -3,17 +3,23 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { bare } from './bare.ts';
 import { makeBed, type Bed } from './bed.ts';
+import { measureCatalogue } from './fleet/catalogue.ts';
+import { measureFleet } from './fleet/fleet.ts';
 import { median, type Cost } from './measure.ts';
 import { onePass } from './onePass.ts';
 import { staged } from './staged.ts';
 import { throttle } from './throttle.ts';
 
-/** A line of bench.json. `pairs` are the values of which `value` is the median. */
+/**
+ * A line of bench.json. `pairs` are the values of which `value` is the median; where there is a `load`, they are the values
+ * at each percentage of the full load, of which `value` is the last.
+ */
 interface Figure {
   readonly name: string;
   readonly value: number;
   readonly unit: string;
   readonly pairs: readonly number[];
+  readonly load?: readonly number[];
   /** At most this is expected. */
   readonly target: number;
 }
@@ -69,6 +75,96 @@ async function bench(most: number): Promise<readonly Figure[]> {
   ];
 }
 
+const LOADS_PERCENT = [10, 50, 100];
+const AGENTS = 1_000;
+const BACKUPS_PER_AGENT = 10;
+const CATALOGUE = 1_000_000;
+
+/** One controller and many agents that move no data, at a part of the load and at all of it. */
+async function fleet(seconds: number): Promise<readonly Figure[]> {
+  const of = (percent: number, all: number): number => Math.round((all * percent) / 100);
+  const runs = [];
+  for (const load of LOADS_PERCENT) {
+    const agents = of(load, AGENTS);
+    const run = await measureFleet({
+      ...{ agents, backupsPerAgent: BACKUPS_PER_AGENT },
+      seconds: load === 100 ? seconds : seconds / 5,
+    });
+    console.log(`${agents} agents with ${agents * BACKUPS_PER_AGENT} backups:`, run);
+    runs.push(run);
+  }
+  const steps = LOADS_PERCENT.map((load) => of(load, CATALOGUE));
+  const sqlite = await measureCatalogue('sqlite', steps);
+  console.log('catalogue on SQLite:', sqlite);
+  const postgres = await measureCatalogue('postgres', steps);
+  console.log('catalogue on PostgreSQL:', postgres);
+  const grown = (name: string, unit: string, target: number, values: readonly number[]): Figure => ({
+    ...{ name, value: values.at(-1) ?? NaN, unit, pairs: values, load: LOADS_PERCENT, target },
+  });
+  return [
+    grown(
+      'fleet_event_p99_ms',
+      'ms',
+      250,
+      runs.map(({ eventP99Ms }) => eventP99Ms),
+    ),
+    grown(
+      'fleet_rss_mib',
+      'MiB',
+      1024,
+      runs.map(({ rssMib }) => rssMib),
+    ),
+    grown(
+      'fleet_rss_growth_mib',
+      'MiB',
+      64,
+      runs.map(({ rssGrowthMib }) => rssGrowthMib),
+    ),
+    grown(
+      'fleet_events_lost',
+      'events',
+      0,
+      runs.map(({ lost }) => lost),
+    ),
+    grown(
+      'fleet_controller_cpu_percent',
+      '% of a core',
+      200,
+      runs.map((run) => run.controllerCpuPercent),
+    ),
+    grown(
+      'fleet_generator_cpu_percent',
+      '% of a core',
+      200,
+      runs.map((run) => run.generatorCpuPercent),
+    ),
+    grown(
+      'list_page_p99_ms_sqlite',
+      'ms',
+      50,
+      sqlite.map(({ listPageP99Ms }) => listPageP99Ms),
+    ),
+    grown(
+      'list_page_p99_ms_postgres',
+      'ms',
+      50,
+      postgres.map(({ listPageP99Ms }) => listPageP99Ms),
+    ),
+    grown(
+      'take_backup_p99_ms_sqlite',
+      'ms',
+      50,
+      sqlite.map(({ takeBackupP99Ms }) => takeBackupP99Ms),
+    ),
+    grown(
+      'take_backup_p99_ms_postgres',
+      'ms',
+      50,
+      postgres.map(({ takeBackupP99Ms }) => takeBackupP99Ms),
+    ),
+  ];
+}
+
 async function pairs(
   bed: Bed,
   count: number,
@@ -105,9 +201,11 @@ function costLine(name: string, cells: readonly string[]): string {
 // On a signal the lab's own supervisor removes everything once this process is gone.
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => process.exit(130));
 
-// `--pairs N` bounds the pairs of each kind, for a quick look.
-const { values } = parseArgs({ options: { pairs: { type: 'string', default: '5' } } });
-const figures = await bench(Number(values.pairs));
+// `--pairs N` bounds the pairs of each kind, `--fleet-seconds N` the time of the fleet, for a quick look.
+const { values } = parseArgs({
+  options: { pairs: { type: 'string', default: '5' }, 'fleet-seconds': { type: 'string', default: '300' } },
+});
+const figures = [...(await bench(Number(values.pairs))), ...(await fleet(Number(values['fleet-seconds'])))];
 console.log(`\n${'FIGURE'.padEnd(30)}${'VALUE'.padStart(9)}${'AT MOST'.padStart(9)}`);
 for (const { name, value, target } of figures) {
   const verdict = value <= target ? '' : '  missed';

@@ -11,7 +11,7 @@ export interface AgentStream {
   /** Calls back once, when the agent has taken the start or the attachment; before its first event. */
   onTaken(callback: () => void): void;
   /** The job's events until the stream ends. Throws what gRPC gives when it breaks. */
-  readonly events: AsyncIterable<OperationEvent>;
+  readonly messages: AsyncIterable<FromAgent>;
   /** Says that nothing more will be sent. The job goes on. */
   end(): void;
   /** Drops the stream. The job goes on. */
@@ -41,7 +41,8 @@ interface ToAgent<Start> {
     | undefined;
 }
 
-interface FromAgent {
+/** A message of the stream. */
+export interface FromAgent {
   readonly event: OperationEvent | undefined;
 }
 
@@ -61,7 +62,7 @@ function wrap<Start>(
     onTaken: (callback) => {
       call.once('metadata', callback);
     },
-    events: eventsOf(call),
+    messages: call as AsyncIterable<unknown> as AsyncIterable<FromAgent>,
     end: () => {
       call.end();
     },
@@ -69,11 +70,4 @@ function wrap<Start>(
       call.cancel();
     },
   };
-}
-
-async function* eventsOf(call: AsyncIterable<unknown>): AsyncGenerator<OperationEvent> {
-  for await (const message of call) {
-    const { event } = message as FromAgent;
-    if (event !== undefined) yield event;
-  }
 }

@@ -66,7 +66,12 @@ export async function followJob(
     else stream.start(headerOf(active));
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
-    for await (const event of stream.events) {
+    for await (const { event } of stream.messages) {
+      if (event === undefined) continue;
+      if (event.event?.$case === 'stageProgress') {
+        journal.progress(id, { event: event.event, time: event.time ?? parts.now() });
+        continue;
+      }
       await reattached.promise;
       await handleEvent(parts, active, stream, event);
       if (!isLast(event)) continue;
@@ -120,10 +125,6 @@ async function handleEvent(
 ): Promise<void> {
   const time = received.time ?? now();
   if (received.event === undefined) return;
-  if (received.event.$case === 'stageProgress') {
-    journal.progress(operation.id, { event: received.event, time });
-    return;
-  }
   const event: OperationEvent['event'] = isWholeResult(job, received.event)
     ? received.event
     : { $case: 'failed', value: toStatus(new HoldfastError('INTERNAL', 'The agent sent no result.')) };

@@ -3,8 +3,11 @@ import { isLast } from './reduce.ts';
 
 /** Wakes a reader when there is something new. Any number of changes is one waking, so a slow reader costs nothing. */
 export interface Subscription {
-  /** Waits until something changed since the last return. @throws the signal's reason when it aborts */
-  next(signal: AbortSignal): Promise<void>;
+  /**
+   * Waits until something changed since the last return, and says whether something was stored; otherwise it is progress
+   * alone. @throws the signal's reason when it aborts
+   */
+  next(signal: AbortSignal): Promise<{ readonly stored: boolean }>;
   close(): void;
 }
 
@@ -25,7 +28,7 @@ export interface Live {
 
 interface Entry {
   readonly progress: Map<Stage, OperationEvent>;
-  readonly wakers: Set<() => void>;
+  readonly wakers: Set<(stored: boolean) => void>;
 }
 
 export function createLive(): Live {
@@ -46,7 +49,7 @@ export function createLive(): Live {
     const entry = entries.get(operationId);
     if (entry === undefined) return;
     entry.progress.clear();
-    for (const wake of entry.wakers) wake();
+    for (const wake of entry.wakers) wake(true);
     tidy(operationId);
   };
   return {
@@ -55,7 +58,8 @@ export function createLive(): Live {
       if (event.event?.$case === 'stageProgress') entry.progress.set(event.event.value.stage, event);
       if (event.event?.$case === 'stageFinished') entry.progress.delete(event.event.value.stage);
       if (isLast(event)) entry.progress.clear();
-      for (const wake of entry.wakers) wake();
+      const stored = event.event?.$case !== 'stageProgress';
+      for (const wake of entry.wakers) wake(stored);
       tidy(operationId);
     },
     renew,
@@ -66,9 +70,11 @@ export function createLive(): Live {
     progress: (operationId) => [...(entries.get(operationId)?.progress.values() ?? [])],
     subscribe: (operationId) => {
       let changed = false;
+      let stored = false;
       let resume: (() => void) | undefined;
-      const wake = (): void => {
+      const wake = (isStored: boolean): void => {
         changed = true;
+        stored ||= isStored;
         resume?.();
       };
       entryOf(operationId).wakers.add(wake);
@@ -86,7 +92,10 @@ export function createLive(): Live {
             resume = undefined;
             signal.throwIfAborted();
           }
+          const happened = { stored };
           changed = false;
+          stored = false;
+          return happened;
         },
         close: () => {
           entries.get(operationId)?.wakers.delete(wake);

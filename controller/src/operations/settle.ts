@@ -64,7 +64,7 @@ async function settleJob(
     });
     stream.control({ $case: 'ack', value: { sequence: lastSequence } });
     stream.end();
-    await Array.fromAsync(stream.events);
+    await Array.fromAsync(stream.messages);
   } catch (error) {
     logger.info('the end of a job was not acknowledged', { operationId: operation.id, error });
   } finally {

@@ -28,24 +28,27 @@ export async function* watchOperation(
   let after = afterSequence;
   let shown: readonly OperationEvent[] = [];
   try {
+    let stored = true;
     while (true) {
-      // Asked before the events are read: what ends the operation in between is read or wakes us.
-      const { state, lastSequence } = await journal.find(operationId);
-      while (after < lastSequence) {
-        const events = await journal.eventsAfter(operationId, after, BATCH);
-        for (const event of events) {
-          yield event;
-          after = event.sequence;
-          if (isLast(event)) return;
+      if (stored) {
+        // Asked before the events are read: what ends the operation in between is read or wakes us.
+        const { state, lastSequence } = await journal.find(operationId);
+        while (after < lastSequence) {
+          const events = await journal.eventsAfter(operationId, after, BATCH);
+          for (const event of events) {
+            yield event;
+            after = event.sequence;
+            if (isLast(event)) return;
+          }
+          if (events.length < BATCH) break;
         }
-        if (events.length < BATCH) break;
+        if (isEnded(state)) return;
       }
-      if (isEnded(state)) return;
       // What belongs to an event that was not read yet comes after it.
       const progress = live.progress(operationId).filter((event) => event.sequence <= after);
       for (const event of progress) if (!shown.includes(event)) yield event;
       shown = progress;
-      await subscription.next(either);
+      ({ stored } = await subscription.next(either));
     }
   } catch (error) {
     if (stopping.aborted && !signal.aborted) {

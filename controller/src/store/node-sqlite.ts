@@ -2,18 +2,28 @@ import type { DatabaseSync, SQLInputValue } from 'node:sqlite';
 import type { SqliteDatabase } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 
+/** So many statements are kept prepared. */
+const MAX_PREPARED = 300;
+
 /** Node's own SQLite in the shape that Kysely's dialect takes, which is better-sqlite3's. */
 export function asKyselyDatabase(database: DatabaseSync): SqliteDatabase {
   const path = database.location() ?? '';
+  const prepared = new Map<string, ReturnType<SqliteDatabase['prepare']>>();
   return {
     prepare: (sql) => {
+      const known = prepared.get(sql);
+      if (known !== undefined) return known;
+      // What is made anew each time, such as lists of other lengths, must not fill the memory.
+      if (prepared.size === MAX_PREPARED) prepared.clear();
       const statement = database.prepare(sql);
-      return {
+      const made: ReturnType<SqliteDatabase['prepare']> = {
         reader: statement.columns().length > 0,
         all: (parameters) => explaining(path, () => statement.all(...(parameters as SQLInputValue[]))),
         run: (parameters) => explaining(path, () => statement.run(...(parameters as SQLInputValue[]))),
         iterate: (parameters) => statement.iterate(...(parameters as SQLInputValue[])),
       };
+      prepared.set(sql, made);
+      return made;
     },
     close: () => {
       database.close();

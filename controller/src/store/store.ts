@@ -64,7 +64,7 @@ export async function openStore(place: StatePlace, masterKey: Secret): Promise<S
     await checkMasterKey(database, sealer);
     return {
       ...{ db, notices, shared, clockMs, sealer },
-      transact: batchTransactions(database.begin, database.mustRepeat),
+      transact: batchTransactions(database.begin, database.mustRepeat, !shared),
       close: () => database.close(),
     };
   } catch (error) {

@@ -1,9 +1,13 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as nextTurn } from 'node:timers/promises';
 import { sql } from 'kysely';
 import type { Trx } from './store.ts';
 
 /** So many pieces of work share one commit at most, so that none waits for long. */
 const MAX_BATCH = 256;
+
+/** Of a database inside of this process, whose commits hold everything else up: it rests so much longer than it worked. */
+const REST_FACTOR = 4;
+const LONGEST_REST_MS = 50;
 
 /**
  * Runs work in a transaction, and gives what it gave once that is safe on disk. What it throws undoes this work alone.
@@ -23,11 +27,14 @@ interface Piece {
  *
  * @param begin runs a body in one transaction and commits it; runs it again when the database asks for that
  * @param mustRepeat whether an error concerns the whole transaction, which `begin` repeats
+ * @param rests whether there is a rest between batches, in which more comes together; the first after a pause has none
  */
 export function batchTransactions(
   begin: (body: (trx: Trx) => Promise<void>) => Promise<void>,
   mustRepeat: (error: unknown) => boolean,
+  rests: boolean,
 ): Transact {
+  let restedAt = 0;
   const waiting: Piece[] = [];
   let running = false;
 
@@ -36,7 +43,12 @@ export function batchTransactions(
     while (waiting.length > 0) {
       // What others ask for in this turn of the event loop comes along.
       await nextTurn();
+      const restMs = restedAt - performance.now();
+      if (rests && restMs > 1) await sleep(restMs);
+      const started = performance.now();
       await runBatch(waiting.splice(0, MAX_BATCH));
+      const ended = performance.now();
+      restedAt = ended + Math.min((ended - started) * REST_FACTOR, LONGEST_REST_MS);
     }
     running = false;
   };

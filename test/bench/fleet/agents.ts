@@ -1,6 +1,12 @@
 /** The process of the fake agents: real gRPC servers, each with jobs that do nothing but tell how far they are. */
 import path from 'node:path';
-import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
+import {
+  Server,
+  ServerCredentials,
+  type sendUnaryData,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+} from '@grpc/grpc-js';
 import { HoldfastError, toServiceError } from '@holdfast/common/errors.ts';
 import {
   AgentServiceService,
@@ -120,23 +126,23 @@ function getHost(index: number, { domain }: GetHostRequest): GetHostResponse {
   return GetHostResponse.fromPartial({ ...host, domains: [{ uuid, name: domain, state: 'running' }] });
 }
 
+function answer<Request, Response>(handle: (request: Request) => Response) {
+  return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
+    try {
+      callback(null, handle(call.request));
+    } catch (error) {
+      callback(toServiceError(error));
+    }
+  };
+}
+
 async function serve(index: number): Promise<string> {
   const server = new Server();
   server.addService(AgentServiceService, {
     takeBackup,
-    getHost: (call: { request: GetHostRequest }, answer: (error: unknown, response?: unknown) => void) => {
-      try {
-        answer(null, getHost(index, call.request));
-      } catch (error) {
-        answer(toServiceError(error));
-      }
-    },
-    prepareRepository: (_call: unknown, answer: (error: unknown, response: unknown) => void) => {
-      answer(null, { repositoryId: '00000000-0000-4000-8000-000000000000' });
-    },
-    listJobs: (_call: unknown, answer: (error: unknown, response: unknown) => void) => {
-      answer(null, { jobs: [] });
-    },
+    getHost: answer((request: GetHostRequest) => getHost(index, request)),
+    prepareRepository: answer(() => ({ repositoryId: '00000000-0000-4000-8000-000000000000' })),
+    listJobs: answer(() => ({ jobs: [] })),
   });
   const address = `unix://${path.join(directory, `a${index}.sock`)}`;
   await new Promise<void>((resolve, reject) => {

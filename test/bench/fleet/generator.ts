@@ -24,7 +24,7 @@ export interface GeneratorOptions {
 /** Agents without a data plane, all in one process of their own. */
 export interface Generator extends AsyncDisposable {
   readonly addresses: readonly string[];
-  cpuSeconds(): Promise<number>;
+  readonly cpuSeconds: () => Promise<number>;
   /** Lets all jobs end. */
   finish(): void;
   /** The number of the latest event of each job, and by how much progress was late at most. */
