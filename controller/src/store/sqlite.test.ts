@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import { DatabaseSync, StatementSync } from 'node:sqlite';
 import { mock } from 'node:test';
 import { sql } from 'kysely';
 import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';
@@ -64,10 +64,12 @@ describe('the state directory', function () {
 
   it('is durable with every commit, and commits together what comes together', async () => {
     const store = await open();
-    const prepare = mock.method(DatabaseSync.prototype, 'prepare');
+    const run = mock.method(StatementSync.prototype, 'run');
     await addZones(store, 1_000);
-    prepare.mock.restore();
-    const commits = prepare.mock.calls.filter((call) => call.arguments[0] === 'commit').length;
+    run.mock.restore();
+    const commits = run.mock.calls.filter(
+      (call) => (call.this as StatementSync).sourceSQL === 'commit',
+    ).length;
     assert.ok(commits > 0 && commits <= 10, `${commits} commits`);
     const journal = await sql<{ journal_mode: string }>`pragma journal_mode`.execute(store.db);
     assert.equal(journal.rows[0]?.journal_mode, 'wal');
