@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync, StatementSync } from 'node:sqlite';
+import { StatementSync } from 'node:sqlite';
 import { mock } from 'node:test';
 import { sql } from 'kysely';
 import { MASTER_KEY, TEST_DEADLINE_MS, refused } from '../testing/lab.ts';

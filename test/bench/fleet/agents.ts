@@ -42,10 +42,14 @@ const [directory = '', agents = '0', domains = '0'] = process.argv.slice(2);
 const jobs = new Map<string, Job>();
 const slots: Job[][] = Array.from({ length: SLOTS }, () => []);
 
+function write(stream: Job['stream'], event: OperationEvent): void {
+  stream.write({ event, goodbye: undefined });
+}
+
 function emit(job: Job, event: Happening): void {
   const numbered = { sequence: BigInt(job.events.length + 1), time: new Date(), event };
   job.events.push(numbered);
-  job.stream.write({ event: numbered });
+  write(job.stream, numbered);
 }
 
 /** What a job tells each second. */
@@ -60,7 +64,7 @@ function tellProgress(job: Job): void {
     $case: 'stageProgress',
     value: { stage: Stage.STAGE_BLOCKJOB, figures, disks: [] },
   } as const;
-  job.stream.write({ event: { sequence: BigInt(job.events.length), time: new Date(), event } });
+  write(job.stream, { sequence: BigInt(job.events.length), time: new Date(), event });
   if (job.seconds % STATE_EVENT_SECONDS === 0) {
     emit(job, { $case: 'bandwidthApplied', value: { limitMibps: BigInt(job.seconds) } });
   }
@@ -112,7 +116,7 @@ function takeBackup(stream: ServerDuplexStream<TakeBackupRequest, TakeBackupResp
       return;
     }
     job.stream = stream;
-    for (const event of job.events) if (event.sequence > afterSequence) stream.write({ event });
+    for (const event of job.events) if (event.sequence > afterSequence) write(stream, event);
   });
 }
 
