@@ -2,13 +2,16 @@ import {
   credentials,
   Metadata,
   type ChannelOptions,
+  type Client,
   type ClientOptions,
   type ClientUnaryCall,
+  type MethodDefinition,
   type ServiceError,
 } from '@grpc/grpc-js';
+import { service as healthService } from 'grpc-health-check';
 import { grpcTarget, requireLocal, type Address } from './address.ts';
 import { CORRELATION_KEY } from './call.ts';
-import { fromServiceError } from './errors.ts';
+import { fromServiceError, HoldfastError } from './errors.ts';
 import type { Certificates } from './identity/certificates.ts';
 import { openTlsChannel, type ExpectedPeer } from './identity/channel.ts';
 
@@ -82,5 +85,33 @@ export function callUnary<Request, Response>(
       if (error === null) resolve(response);
       else reject(fromServiceError(error));
     });
+  });
+}
+
+/**
+ * Asks by grpc.health.v1 whether a server serves.
+ *
+ * @throws HoldfastError AGENT_UNREACHABLE when it does not answer within `deadlineMs`, SHUTTING_DOWN when it does not serve
+ */
+export function checkHealth(client: Client, deadlineMs: number): Promise<void> {
+  const { path, requestSerialize, responseDeserialize } = healthService['Check'] as MethodDefinition<
+    { readonly service: string },
+    { readonly status: string }
+  >;
+  const deadline = new Date(Date.now() + deadlineMs);
+  return new Promise((resolve, reject) => {
+    client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      { service: '' },
+      new Metadata(),
+      { deadline },
+      (error, response) => {
+        if (error !== null) reject(fromServiceError(error));
+        else if (response?.status === 'SERVING') resolve();
+        else reject(new HoldfastError('SHUTTING_DOWN', 'The service is stopping.'));
+      },
+    );
   });
 }

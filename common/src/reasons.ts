@@ -65,6 +65,8 @@ export const reasons = {
   PUSH_UNUSABLE: status.FAILED_PRECONDITION,
   /** The certificate files of this process are missing, expired or do not belong together. */
   CERTIFICATE_UNUSABLE: status.FAILED_PRECONDITION,
+  /** The domain's host is drained and takes no new work. */
+  HOST_DRAINED: status.FAILED_PRECONDITION,
   /** Something still refers to what shall be removed. */
   IN_USE: status.FAILED_PRECONDITION,
   /** What lies in the state directory cannot be used: by this version, with this key, or at all. */

@@ -10,7 +10,14 @@ export interface SettingDefinition {
   readonly values?: readonly string[];
   /** For whole numbers, both ends included. */
   readonly range?: readonly [min: number, max: number];
+  /** For texts that cannot be listed. */
+  readonly pattern?: { readonly expression: RegExp; readonly meaning: string };
+  /** What all requests of a zone share cannot be set for one of them. */
+  readonly shared?: true;
 }
+
+/** More at a time than any host or NAS takes. */
+const MAX_CONCURRENCY = 100_000;
 
 /** A MiB/s limit above this (1 TiB/s) is a typing error. */
 export const MAX_BANDWIDTH_MIBPS = 1_048_576;
@@ -100,6 +107,46 @@ export const settingDefinitions = {
     range: [0, MAX_WAIT_MINUTES],
     description: 'A backup, verification or restore in which nothing has moved for so long fails; 0: never.',
   },
+  'nas.backup.bandwidth.zone.limit.mbps': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '0',
+    range: [0, MAX_BANDWIDTH_MIBPS],
+    shared: true,
+    description:
+      'MiB of source data a second that the running backups of a zone share, divided anew as they come and go; 0 is unlimited.',
+  },
+  'nas.backup.concurrency.per.host': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '0',
+    range: [0, MAX_CONCURRENCY],
+    shared: true,
+    description: 'How many operations run on one host at a time, the others wait; 0 is any number.',
+  },
+  'nas.backup.concurrency.per.repository': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '0',
+    range: [0, MAX_CONCURRENCY],
+    shared: true,
+    description: 'How many operations work on one repository at a time, the others wait; 0 is any number.',
+  },
+  'nas.backup.concurrency.per.zone': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '0',
+    range: [0, MAX_CONCURRENCY],
+    shared: true,
+    description: 'How many operations run in a zone at a time, the others wait; 0 is any number.',
+  },
+  'nas.backup.placement.label': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: '',
+    pattern: {
+      expression: /^([\w./-]{1,63}(=[^=\0\n\r]{0,255})?)?$/,
+      meaning: 'empty, a label or label=value',
+    },
+    shared: true,
+    description:
+      'The label (key or key=value) of the hosts that do the work which any host could do; empty: any host.',
+  },
 } as const satisfies Record<string, SettingDefinition>;
 
 export type SettingKey = keyof typeof settingDefinitions;
@@ -162,7 +209,14 @@ export function parseSetting(
     default: {
       if (definition.values?.includes(value) === false)
         throw refuse(`one of ${definition.values.join(', ')}`);
+      if (definition.pattern?.expression.test(value) === false) throw refuse(definition.pattern.meaning);
       return { key, value };
     }
   }
+}
+
+/** Whether a setting holds for what all requests of a zone share, so that no single one can set it. */
+export function isShared(key: SettingKey): boolean {
+  const definition: SettingDefinition = settingDefinitions[key];
+  return definition.shared === true;
 }

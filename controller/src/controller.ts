@@ -3,6 +3,8 @@ import { DEFAULT_FRONT, openFront, type FrontOptions } from '@holdfast/common/fr
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
 import type { RunningServer } from '@holdfast/common/server.ts';
+import { createAdmission } from './admission/admission.ts';
+import { createBudget } from './admission/budget.ts';
 import { controllerAccess } from './api/access.ts';
 import { backupService } from './api/backup-service.ts';
 import { hostService } from './api/host-service.ts';
@@ -15,13 +17,14 @@ import { zoneService } from './api/zone-service.ts';
 import { createCatalog } from './catalog/backups.ts';
 import { createStatistics } from './catalog/statistics.ts';
 import { createAgents } from './fleet/agents.ts';
+import { createHostHealth, HEARTBEAT_MS } from './fleet/host-health.ts';
 import { createHosts } from './fleet/hosts.ts';
 import { createRepositories } from './fleet/repositories.ts';
 import { createKeys, DEFAULT_SCRYPT_WORK_FACTOR } from './keys/keys.ts';
 import { createDrivers, type Drivers } from './operations/drivers.ts';
 import { createLeftovers } from './leftovers/leftovers.ts';
 import { createElsewhere, type Elsewhere } from './operations/elsewhere.ts';
-import { createJournal } from './operations/journal.ts';
+import { createJournal, type Journal } from './operations/journal.ts';
 import { createLeadership } from './operations/leadership.ts';
 import { createLive } from './operations/live.ts';
 import { createSubmit } from './operations/submit.ts';
@@ -42,6 +45,8 @@ export interface ControllerOptions {
   readonly now?: () => Date;
   /** Base-2 logarithm of scrypt's cost for what lies under a passphrase; age's 18 when left out. */
   readonly scryptWorkFactor?: number;
+  /** How often each host is asked whether it is there; ten seconds when left out. */
+  readonly heartbeatMs?: number;
 }
 
 export interface RunningController {
@@ -69,7 +74,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
 
   const zones = createZones({ store, now });
   const settings = createSettings({ store, zones, now });
-  const hosts = createHosts({ store, zones, agents, now });
+  const health = createHostHealth({ agents, now, logger, heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS });
+  const hosts = createHosts({ store, zones, agents, health, now });
   const repositories = createRepositories({ store, zones, hosts, agents, now, stopping: stop.signal });
   const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;
   const keys = createKeys({ store, now, scryptWorkFactor });
@@ -94,7 +100,27 @@ export async function startController(options: ControllerOptions): Promise<Runni
       elsewhere.tellProgress(id, event);
     },
   });
-  const drivers: Drivers = createDrivers({ journal, hosts, agents, repositories, keys, now, logger });
+  const tell: Journal['progress'] = (id, event) => {
+    journal.progress(id, event);
+  };
+  const admission = createAdmission({ store, settings, hosts, live, tell, now, logger });
+  const budget = createBudget({ store, settings, health, live, tell, now, logger });
+  const capacityChanged = (): void => {
+    admission.changed();
+    budget.changed();
+  };
+  health.onChange(capacityChanged);
+  const drivers: Drivers = createDrivers({
+    journal,
+    hosts,
+    agents,
+    repositories,
+    keys,
+    admission,
+    budget,
+    now,
+    logger,
+  });
   const elsewhere: Elsewhere = createElsewhere({ store, live, drivers, logger });
   const submit = createSubmit({ store, drivers, leadership, now });
 
@@ -104,8 +130,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const services = [
     backupService({ store, ...fleet, keys, catalog, submit, logger }),
     operationService({ journal, live, elsewhere, now, stopping: stop.signal, logger }),
-    zoneService({ zones, settings, logger }),
-    hostService({ hosts, logger }),
+    zoneService({ zones, settings, onChange: capacityChanged, logger }),
+    hostService({ hosts, onChange: capacityChanged, logger }),
     repositoryService({ repositories, logger }),
     keyService({ keys, zones, logger }),
     statisticsService({ statistics, zones, repositories, logger }),
@@ -116,11 +142,13 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const close = async (): Promise<void> => {
     for (const server of servers) server.retire();
     stop.abort();
+    admission.close();
+    budget.close();
     await Promise.all(servers.map((server) => server.close()));
-    const drained = drivers.close();
-    // Ends what drivers wait for at agents.
+    const stopped = Promise.all([drivers.close(), health.close()]);
+    // Ends what they wait for at agents.
     agents.close();
-    await drained;
+    await stopped;
     elsewhere.close();
     await leadership.end();
     await store.close();
@@ -128,6 +156,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   };
   try {
     await leadership.begin();
+    health.start(() => hosts.list(''));
     servers = await front.serve(
       options.listen,
       services,

@@ -80,7 +80,7 @@ describe('zones', () => {
     const { hosts, backups } = client;
     const address = `unix://${holdfast.agents[1]?.directory ?? ''}/a.sock`;
     await assert.rejects(
-      client.call(hosts.addHost.bind(hosts), { zone: 'z1', name: 'other', address }),
+      client.call(hosts.addHost.bind(hosts), { zone: 'z1', name: 'other', address, labels: {} }),
       refusal,
     );
     // The same request in its own zone is fine.

@@ -182,7 +182,9 @@ async function register(
     await client.call(zones.createZone.bind(zones), { name: zone });
     for (const agent of agents.filter((each) => each.zone === zone)) {
       const address = agent.address.kind === 'unix' ? `unix://${agent.address.path}` : '';
-      await client.call(hosts.addHost.bind(hosts), { zone, name: agent.hostName, address });
+      await client.call(hosts.addHost.bind(hosts), {
+        ...{ zone, name: agent.hostName, address, labels: {} },
+      });
     }
     await mkdir(repository(zone), { recursive: true });
     const request = AddRepositoryRequest.fromPartial({

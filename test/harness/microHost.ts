@@ -72,13 +72,17 @@ export async function startMicroHost(
     'The controller knows the agent in the micro-VM',
     START_MILLISECONDS,
     () =>
-      client.call(hosts.addHost.bind(hosts), { zone, name: hostName, address: vm.agentAddress }).then(
-        () => true,
-        (error: unknown) => {
-          if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return undefined;
-          throw error;
-        },
-      ),
+      client
+        .call(hosts.addHost.bind(hosts), {
+          ...{ zone, name: hostName, address: vm.agentAddress, labels: {} },
+        })
+        .then(
+          () => true,
+          (error: unknown) => {
+            if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return undefined;
+            throw error;
+          },
+        ),
     // What was asked in vain is still being answered.
     15_000,
   );

@@ -6,7 +6,7 @@ import type { Control, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent
 import type { Goodbye, OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { JobKind } from '../jobs/spec.ts';
 import type { AgentParts } from './service.ts';
-import { requireBandwidth, requireField, requireZone } from './validate.ts';
+import { requireBandwidth, requireField, requireShare, requireZone } from './validate.ts';
 
 const HALF_CLOSE_DEADLINE_MS = 5_000;
 
@@ -138,6 +138,7 @@ async function obey(parts: AgentParts, job: Followed, request: JobRequest<unknow
     throw new HoldfastError('INVALID_REQUEST', 'The stream follows a job already.');
   if (command.$case === 'ack') return;
   if (command.$case === 'setBandwidth') requireBandwidth(command.value.limitMibps);
+  if (command.$case === 'setShare') requireShare(command.value.bytesPerSecond);
   await parts.epochs.require(job.jobId, job.epoch);
   await parts.jobs.command(job.jobId, message.value);
 }

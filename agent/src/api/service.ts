@@ -17,6 +17,7 @@ import type { Leftovers } from '../leftovers/answer.ts';
 import { findDomain, listDomains, domainState, VIRSH_AT_ONCE, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
+import { hostFeatures } from '../qemu/features.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import { deleteBackup, deleteCloudStackBackup } from '../repository/deleteBackup.ts';
 import type { Repositories } from '../repository/repositories.ts';
@@ -74,6 +75,7 @@ export function agentService(parts: AgentParts): AgentServiceServer {
         name: parts.hostName,
         zone,
         toolVersions: { holdfast: version, ...(await toolVersions(virsh)) },
+        features: await hostFeatures(),
         domains: await pMap(domains, (domain) => describeDomain(virsh, domain), {
           concurrency: VIRSH_AT_ONCE,
         }),

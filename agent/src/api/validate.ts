@@ -15,6 +15,7 @@ import type {
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
+const MIB = 1_048_576n;
 const COMPRESSIONS: readonly string[] = ['', 'zstd', 'zlib'];
 const TRANSPORTS: readonly string[] = ['', 'auto', 'pull', 'push'];
 const ENFORCEMENTS: readonly string[] = ['', 'fail', 'warn'];
@@ -43,6 +44,14 @@ export function requireBandwidth(limitMibps: bigint): void {
   );
 }
 
+/** @throws HoldfastError INVALID_REQUEST when a share is negative or absurd. */
+export function requireShare(bytesPerSecond: bigint): void {
+  if (bytesPerSecond >= 0n && bytesPerSecond <= BigInt(MAX_BANDWIDTH_MIBPS) * MIB) return;
+  throw refuse(
+    `A share must be from 0 (none) to ${MAX_BANDWIDTH_MIBPS} MiB/s, not ${bytesPerSecond} bytes/s.`,
+  );
+}
+
 /** The start message in one form, with all checked that can be checked without touching anything. */
 export function validBackup(start: TakeBackupStart): TakeBackupStart {
   requireUuid(start.backupId, 'backup_id');
@@ -63,6 +72,7 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
   if (!(start.storedRatio >= 0 && start.storedRatio < Infinity))
     throw refuse('stored_ratio must be a number that is not negative.');
   requireLimits(start.limits);
+  requireShare(options.bandwidthShareBytesPerSecond);
   validLayout(start);
   if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);

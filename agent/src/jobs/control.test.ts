@@ -28,6 +28,18 @@ describe('the control of a job', () => {
     assert.equal(control.limitMibps, 0);
   });
 
+  it('holds its limit and its share together: the smaller one is in force', async () => {
+    const control = controlOf(40, undefined, 30 * MIB);
+    const steering = recorder();
+    await control.steer(steering, nothing);
+    await control.setLimit(20);
+    await control.setShare(10 * MIB);
+    await control.setLimit(0);
+    await control.setShare(0);
+    assert.deepEqual(steering.told, [30 * MIB, 20 * MIB, 10 * MIB, 10 * MIB, 0]);
+    assert.equal(control.bytesPerSecond, 0);
+  });
+
   it('keeps wishes from before there is anything to steer', async () => {
     const control = controlOf(0);
     await control.setLimit(7);

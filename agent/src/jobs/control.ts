@@ -13,6 +13,8 @@ export interface Control {
   /** Aborts when the job is cancelled, or failed from outside of its stages. */
   readonly signal: AbortSignal;
   readonly limitMibps: number;
+  /** What limit and share come to, bytes of source data a second; 0 is unlimited. */
+  readonly bytesPerSecond: number;
   readonly paused: boolean;
   /** How long nothing has moved, in milliseconds; a pause does not count. */
   readonly idleMs: number;
@@ -23,6 +25,8 @@ export interface Control {
   moved(): void;
   /** Takes effect at once, or as soon as data moves. */
   setLimit(mibps: number): Promise<void>;
+  /** What it may use of a bandwidth that others use too, beside the limit: the smaller one holds. 0 when none is shared. */
+  setShare(bytesPerSecond: number): Promise<void>;
   setPaused(paused: boolean): Promise<void>;
   /** Waits for the end of a pause, or of the job. */
   whenNotPaused(): Promise<void>;
@@ -40,11 +44,20 @@ export class JobCancelled extends Error {
 
 const MIB = 1_048_576;
 
-/** The control of a job that starts with a limit in MiB/s. */
-export function controlOf(limitMibps: number, nowMs: () => number = () => performance.now()): Control {
+/** The control of a job that starts with a limit in MiB/s and a share in bytes a second; 0 is none. */
+export function controlOf(
+  limitMibps: number,
+  nowMs: () => number = () => performance.now(),
+  shareBytesPerSecond = 0,
+): Control {
   const cancelled = new AbortController();
   let steering: Steering | undefined;
   let limit = limitMibps;
+  let share = shareBytesPerSecond;
+  const inForce = (): number => {
+    const both = [limit * MIB, share].filter((each) => each > 0);
+    return both.length === 0 ? 0 : Math.min(...both);
+  };
   let isPaused = false;
   let resumed = Promise.withResolvers<undefined>();
   let movedAtMs = nowMs();
@@ -58,6 +71,9 @@ export function controlOf(limitMibps: number, nowMs: () => number = () => perfor
     signal: cancelled.signal,
     get limitMibps() {
       return limit;
+    },
+    get bytesPerSecond() {
+      return inForce();
     },
     get paused() {
       return isPaused;
@@ -77,7 +93,12 @@ export function controlOf(limitMibps: number, nowMs: () => number = () => perfor
     setLimit: (mibps) =>
       take(async () => {
         limit = mibps;
-        await steering?.setLimit(mibps * MIB);
+        await steering?.setLimit(inForce());
+      }),
+    setShare: (bytesPerSecond) =>
+      take(async () => {
+        share = bytesPerSecond;
+        await steering?.setLimit(inForce());
       }),
     setPaused: (wanted) =>
       take(async () => {
@@ -93,7 +114,7 @@ export function controlOf(limitMibps: number, nowMs: () => number = () => perfor
     },
     steer: (taker, begin) =>
       take(async () => {
-        await taker.setLimit(limit * MIB);
+        await taker.setLimit(inForce());
         await begin();
         if (isPaused) await taker.pause();
         steering = taker;

@@ -1,10 +1,11 @@
+import { coalescingKey } from '@holdfast/common/events.ts';
 import { OperationEvent, type Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { isTerminal, type Journal } from './journal.ts';
 
 /** What happened, without its number and time. */
 export type JobEvent = NonNullable<OperationEvent['event']>;
 
-/** The numbered events of a job. Progress is not kept but for the latest of each stage that runs. */
+/** The numbered events of a job. Of what coalesces only the latest is kept: the progress of each stage that runs, the share. */
 export interface EventLog {
   append(event: JobEvent): Promise<void>;
   /** Events after a number, those still to come included; ends after the last one, or when the signal aborts. */
@@ -14,7 +15,7 @@ export interface EventLog {
 /** The event log of a job, after the events that an earlier process of it left in the journal. */
 export function eventLog(journal: Journal, earlier: readonly OperationEvent[], now: () => Date): EventLog {
   const events = [...earlier];
-  const progress = new Map<Stage, OperationEvent>();
+  const latest = new Map<string, OperationEvent>();
   const started = new Set<Stage>();
   let lastSequence = earlier.at(-1)?.sequence ?? 0n;
   let changed = Promise.withResolvers<undefined>();
@@ -35,20 +36,21 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
 
   return {
     append: async (event) => {
-      if (event.$case === 'stageProgress') {
-        progress.set(event.value.stage, { sequence: lastSequence, time: now(), event });
+      const key = coalescingKey({ event });
+      if (key !== undefined) {
+        latest.set(key, { sequence: lastSequence, time: now(), event });
         wake();
         return;
       }
       if (event.$case === 'stageStarted') {
         // A stage that starts again makes what was told since its first start void.
         if (started.has(event.value.stage)) {
+          for (const stage of started) latest.delete(stageKey(stage));
           started.clear();
-          progress.clear();
         }
         started.add(event.value.stage);
       }
-      if (event.$case === 'stageFinished') progress.delete(event.value.stage);
+      if (event.$case === 'stageFinished') latest.delete(stageKey(event.value.stage));
       const numbered: OperationEvent = { sequence: ++lastSequence, time: now(), event };
       // Durable before anyone sees it: a reader must not know more than the journal.
       await journal.append({ kind: 'event', event: OperationEvent.toJSON(numbered) });
@@ -56,7 +58,7 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
       wake();
     },
     follow: async function* (afterSequence, signal) {
-      const seen = new Map<Stage, OperationEvent>();
+      const seen = new Map<string, OperationEvent>();
       let sent = afterSequence;
       while (!signal.aborted) {
         const fresh = events.filter((event) => event.sequence > sent);
@@ -66,15 +68,20 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
           if (isTerminal(event)) return;
         }
         // Progress that came after an event which is still to be sent waits for that.
-        const moved = [...progress].filter(
-          ([stage, event]) => seen.get(stage) !== event && event.sequence <= sent,
-        );
-        for (const [stage, event] of moved) {
-          seen.set(stage, event);
+        const moved = [...latest].filter(([key, event]) => seen.get(key) !== event && event.sequence <= sent);
+        for (const [key, event] of moved) {
+          seen.set(key, event);
           yield event;
         }
         if (fresh.length === 0 && moved.length === 0) await next(signal);
       }
     },
   };
+}
+
+function stageKey(stage: Stage): string {
+  return (
+    coalescingKey({ event: { $case: 'stageProgress', value: { stage, figures: undefined, disks: [] } } }) ??
+    ''
+  );
 }

@@ -12,6 +12,12 @@ export async function obey(message: ControlMessage, control: Control, events: Ev
       await events.append({ $case: 'bandwidthApplied', value: { limitMibps } });
       return;
     }
+    case 'setShare': {
+      const { bytesPerSecond } = command.value;
+      await control.setShare(Number(bytesPerSecond));
+      await events.append({ $case: 'shareApplied', value: { bytesPerSecond } });
+      return;
+    }
     case 'pause':
       await control.setPaused(true);
       await events.append({ $case: 'paused', value: {} });

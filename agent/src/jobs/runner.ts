@@ -72,7 +72,7 @@ process.exit(0);
 
 /** Runs the job and ends it with its last event, once everything is undone that is not part of the result. */
 async function runJob(started: StartedJob): Promise<void> {
-  const control = controlOf(started.limitMibps);
+  const control = controlOf(started.limitMibps, undefined, started.shareBytesPerSecond);
   process.on('SIGTERM', () => {
     control.cancel();
   });

@@ -19,6 +19,7 @@ export interface StartedJob {
   readonly header: JobHeader;
   readonly limitMibps: number;
   readonly limits: Limits;
+  readonly shareBytesPerSecond: number;
   readonly stages: readonly Stage[];
   /** Those of its repository. */
   readonly credentials: RepositoryCredentials | undefined;
@@ -52,6 +53,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: Number(start.options?.bandwidthLimitMibps ?? 0n),
         limits: limitsOf(start.limits),
+        shareBytesPerSecond: Number(start.options?.bandwidthShareBytesPerSecond ?? 0n),
         stages: backupStages(start),
         credentials: start.repository?.credentials,
         run: (context) => takeBackup(context, start),
@@ -63,6 +65,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: 0,
         limits: limitsOf(start.limits),
+        shareBytesPerSecond: 0,
         stages: VERIFY_STAGES,
         credentials: start.backup?.repository?.credentials,
         run: (context) => verifyBackup(context, start),
@@ -74,6 +77,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
         header: headerOf(start.header),
         limitMibps: Number(start.bandwidthLimitMibps),
         limits: limitsOf(start.limits),
+        shareBytesPerSecond: 0,
         stages: RESTORE_STAGES,
         credentials: start.backup?.repository?.credentials,
         run: (context) => restoreBackup(context, start),

@@ -77,6 +77,7 @@ async function backUp(request: BackupRequest, surroundings: Surroundings): Promi
           transport: '',
           bandwidthEnforce: '',
           repositoryReservePercent: 0,
+          bandwidthShareBytesPerSecond: 0n,
         },
         key: undefined,
         cloudstack: { folder: request.folder },

@@ -46,6 +46,17 @@ export interface CopyEnd {
 const POLL_MS = 250;
 /** Compression is what takes the time; more requests in flight than cores keep all of them busy (measured: 16). */
 const MAX_WORKERS = 16;
+/**
+ * The transaction that starts the jobs drains the disks, and a throttle group lets everything pass meanwhile: measured, 16 MiB
+ * (one request of each worker), after which it stands still until that is made good, at the old rate though the limit is
+ * raised. So the jobs start at a standstill of their own, bytes a second, which ends once they have started.
+ */
+const STANDSTILL = 1;
+/**
+ * Who waits in a throttle group does so by the rate at which its wait began: a raise holds after one request at the old one.
+ * No less than the largest cluster of an image.
+ */
+const LIMITED_CHUNK_BYTES = 256 * 1_024;
 export const LIMIT_GROUP = 'limit';
 
 /** Adds the throttle group under which all sources are read; a job sets its limit before it begins. Holes cost nothing. */
@@ -77,7 +88,9 @@ export async function* copy(
       options.watch(now().getTime() - movedAtMs);
     });
   const release = await watched(
-    control.steer(steeringOf(daemon), () => startJobs(daemon, disks, options.job)),
+    control.steer(steeringOf(daemon), () =>
+      startJobs(daemon, disks, options.job, control.bytesPerSecond > 0),
+    ),
   ).catch((error: unknown) => explained(error, options));
   try {
     for (;;) {
@@ -160,6 +173,7 @@ async function startJobs(
   daemon: StorageDaemon,
   disks: readonly CopyDisk[],
   job: CopyOptions['job'],
+  isLimited: boolean,
 ): Promise<void> {
   const common = disks.map((disk) => ({
     'job-id': `copy-${disk.target}`,
@@ -175,10 +189,17 @@ async function startJobs(
   }
   const actions = common.map((data) => ({
     type: 'blockdev-backup',
-    data: { ...data, compress: job.compress, 'x-perf': { 'max-workers': MAX_WORKERS } },
+    data: {
+      ...{ ...data, compress: job.compress },
+      ...(isLimited ? { speed: STANDSTILL } : {}),
+      'x-perf': { 'max-workers': MAX_WORKERS, ...(isLimited ? { 'max-chunk': LIMITED_CHUNK_BYTES } : {}) },
+    },
   }));
   // One transaction, so that no disk is copied when one cannot be.
   await daemon.qmp.execute('transaction', { actions });
+  if (!isLimited) return;
+  for (const { 'job-id': device } of common)
+    await daemon.qmp.execute('block-job-set-speed', { device, speed: 0 });
 }
 
 /** By job, whether reading its source or writing its target failed first: the error of a job does not say. */

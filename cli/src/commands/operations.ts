@@ -13,6 +13,7 @@ import { formatTime } from '../format/duration.ts';
 import { table } from '../format/table.ts';
 import { safe } from '../format/text.ts';
 import { collect } from '../option-values.ts';
+import { queuedLine } from '../progress/render.ts';
 import { pages } from '../pages.ts';
 import { printList } from '../print.ts';
 import { call } from '../session.ts';
@@ -88,7 +89,7 @@ function parseTime(text: string | undefined): Date | undefined {
   throw usage(`${safe(text)} is no time such as 2026-11-25 or 2026-11-25T08:00:00Z.`);
 }
 
-/** Why it failed, and where when that is known. */
+/** Why it failed, and where when that is known, or what it waits for. */
 function why(operation: Operation): string {
   const { error, failedStage, failedDisk } = operation;
   if (error === undefined) return waiting(operation);
@@ -126,7 +127,8 @@ function operationTable(operations: readonly Operation[]): string[] {
   );
 }
 
-function waiting({ repository, stalledSince }: Operation): string {
+function waiting({ repository, stalledSince, queued }: Operation): string {
+  if (queued !== undefined) return queuedLine(queued);
   if (stalledSince === undefined) return '';
   return `Repository ${repository} has not answered since ${formatTime(stalledSince)}; it is waited for.`;
 }

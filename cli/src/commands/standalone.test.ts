@@ -41,7 +41,9 @@ describe('standalone', () => {
       assert.equal(await ended, 0, terminal.printed.err);
       assert.match(terminal.printed.out, /holdfast --controller unix:\S+controller\.sock list/);
       assert.match(terminal.printed.err, /go on/);
-      assert.deepEqual(seen.hosts, [{ zone: 'z', name: 'here', address: `unix://${state}/agent.sock` }]);
+      assert.deepEqual(seen.hosts, [
+        { zone: 'z', name: 'here', address: `unix://${state}/agent.sock`, labels: {} },
+      ]);
       assert.deepEqual(
         seen.repositories.map(({ name, path }) => [name, path]),
         [['nas', directory]],

@@ -1,3 +1,4 @@
+import { coalescingKey } from '@holdfast/common/events.ts';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { fromServiceError, fromStatus } from '@holdfast/common/errors.ts';
 import { correlated } from '@holdfast/common/client.ts';
@@ -42,7 +43,7 @@ export async function* followEvents(
         if (brokenSinceMs !== undefined) notice('The connection is back; following goes on.');
         brokenSinceMs = undefined;
         // Progress has the number of the event before it: it is never old news, and says nothing of what was seen.
-        if (event.event?.$case !== 'stageProgress') {
+        if (coalescingKey(event) === undefined) {
           if (event.sequence <= last) continue;
           last = event.sequence;
         }

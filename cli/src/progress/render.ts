@@ -1,4 +1,4 @@
-import { Stage, type Warning } from '@holdfast/proto/holdfast/v1/event.ts';
+import { Stage, type Queued, type Warning } from '@holdfast/proto/holdfast/v1/event.ts';
 import { formatBytes, formatLimit, formatRate } from '../format/bytes.ts';
 import { formatDuration } from '../format/duration.ts';
 import type { Paint } from '../format/paint.ts';
@@ -85,13 +85,20 @@ function compression({ stage, figures }: StageProgress): string {
   return value === undefined ? '' : `ratio ${value.toFixed(2)}`;
 }
 
-function wholeLine({ paused, stalled, limitMibps, outcome }: Progress): string {
+function wholeLine({ paused, queued, stalled, limitMibps, shareBytesPerSecond, outcome }: Progress): string {
   if (outcome !== undefined) return '';
   return join([
+    queued === undefined ? '' : queuedLine(queued),
     paused ? 'PAUSED' : '',
     stalled === undefined ? '' : `STALLED: repository ${safe(stalled)} does not answer`,
     limitMibps === undefined ? '' : `limit ${formatLimit(limitMibps)}`,
+    shareBytesPerSecond === 0n ? '' : `share of the zone ${formatRate(Number(shareBytesPerSecond))}`,
   ]);
+}
+
+/** `waiting for a slot on host h2 (number 3 in the queue)`. */
+export function queuedLine({ message, position }: Queued): string {
+  return `${safe(message)} (number ${position} in the queue)`;
 }
 
 function percent(value: number): string {

@@ -1,4 +1,10 @@
-import type { Completed, OperationEvent, StageFigures, Warning } from '@holdfast/proto/holdfast/v1/event.ts';
+import type {
+  Completed,
+  OperationEvent,
+  Queued,
+  StageFigures,
+  Warning,
+} from '@holdfast/proto/holdfast/v1/event.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Status } from '@holdfast/proto/google/rpc/status.ts';
 
@@ -12,6 +18,10 @@ export interface Progress {
   readonly paused: boolean;
   /** The repository that does not answer. */
   readonly stalled: string | undefined;
+  /** What it waits for before it begins. */
+  readonly queued: Queued | undefined;
+  /** Bytes a second of what the zone's backups share; 0 is nothing shared. */
+  readonly shareBytesPerSecond: bigint;
   readonly outcome: Outcome | undefined;
 }
 
@@ -45,6 +55,8 @@ export const noProgress: Progress = {
   limitMibps: undefined,
   paused: false,
   stalled: undefined,
+  queued: undefined,
+  shareBytesPerSecond: 0n,
   outcome: undefined,
 };
 
@@ -58,7 +70,7 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
     case undefined:
       return {};
     case 'accepted':
-      return { stages: event.value.stages.map((stage) => stageOf(progress, stage)) };
+      return { stages: event.value.stages.map((stage) => stageOf(progress, stage)), queued: undefined };
     case 'stageStarted':
       return withStage(startingAgain(progress, event.value.stage), event.value.stage, (stage) => ({
         ...stage,
@@ -86,8 +98,13 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
     case 'resumed':
       // The pause would count as slowness.
       return { paused: false, stages: progress.stages.map((stage) => ({ ...stage, recent: [] })) };
+    case 'queued':
+      return { queued: event.value };
+    case 'shareApplied':
+      return { shareBytesPerSecond: event.value.bytesPerSecond };
     case 'interrupted':
     case 'reattached':
+    case 'placed':
       return {};
     case 'repositoryStalled':
       return { stalled: event.value.repository };
@@ -95,12 +112,16 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
       // The wait would count as slowness.
       return { stalled: undefined, stages: progress.stages.map((stage) => ({ ...stage, recent: [] })) };
     case 'completed':
-      return { outcome: { kind: 'completed', completed: event.value }, paused: false, stalled: undefined };
+      return {
+        outcome: { kind: 'completed', completed: event.value },
+        ...{ paused: false, stalled: undefined, queued: undefined },
+      };
     case 'failed':
       return {
         outcome: { kind: 'failed', status: event.value },
         paused: false,
         stalled: undefined,
+        queued: undefined,
         stages: progress.stages.map((stage) =>
           stage.state === 'running' ? { ...stage, state: 'failed' } : stage,
         ),

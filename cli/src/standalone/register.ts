@@ -25,7 +25,7 @@ export async function registerFleet(session: Session, fleet: Fleet): Promise<voi
   const address = fleet.agent.kind === 'unix' ? `unix://${fleet.agent.path}` : grpcTarget(fleet.agent);
   await unless(
     'HOST_EXISTS',
-    call(session, session.hosts.addHost.bind(session.hosts), { zone, name, address }),
+    call(session, session.hosts.addHost.bind(session.hosts), { zone, name, address, labels: {} }),
   );
   for (const repository of fleet.repositories) await addRepository(session, zone, repository);
 }

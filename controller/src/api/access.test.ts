@@ -64,7 +64,7 @@ describe('access to the controller', function () {
       const zone = `z${index + 1}`;
       await admin.ask(admin.zones.createZone.bind(admin.zones), { name: zone });
       const address = grpcTarget(agent.address);
-      await admin.ask(admin.hosts.addHost.bind(admin.hosts), { zone, name: '', address });
+      await admin.ask(admin.hosts.addHost.bind(admin.hosts), { zone, name: '', address, labels: {} });
       const repository = AddRepositoryRequest.fromPartial({ zone, name: `r${index + 1}`, path: '/srv/r' });
       await admin.ask(admin.repositories.addRepository.bind(admin.repositories), repository);
     }
@@ -221,7 +221,7 @@ describe('access to the controller', function () {
     const admin = await caller('holdfast://admin');
     const [, second] = agents;
     assert.ok(second);
-    const request = { zone: 'z1', name: 'h9', address: grpcTarget(second.address) };
+    const request = { zone: 'z1', name: 'h9', address: grpcTarget(second.address), labels: {} };
     const error = await refused(
       admin.ask(admin.hosts.addHost.bind(admin.hosts), request),
       'AGENT_UNREACHABLE',

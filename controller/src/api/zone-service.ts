@@ -6,8 +6,14 @@ import { describeDefinitions, describeSettings } from '../zones/resolve.ts';
 import type { Settings } from '../zones/settings.ts';
 import type { Zones } from '../zones/zones.ts';
 
-export function zoneService(parts: { zones: Zones; settings: Settings; logger: Logger }): Service {
-  const { zones, settings, logger } = parts;
+/** @param parts.onChange told after settings have changed */
+export function zoneService(parts: {
+  readonly zones: Zones;
+  readonly settings: Settings;
+  readonly onChange: () => void;
+  readonly logger: Logger;
+}): Service {
+  const { zones, settings, onChange, logger } = parts;
   const implementation: ZoneServiceServer = {
     createZone: unary(logger, async ({ name }, { logger: log }) => {
       const zone = await zones.create(name);
@@ -17,6 +23,7 @@ export function zoneService(parts: { zones: Zones; settings: Settings; logger: L
     listZones: unary(logger, async () => ({ zones: await zones.list() })),
     setSettings: unary(logger, async ({ zone, values, clear }, { logger: log, caller, correlationId }) => {
       const resolved = await settings.change(zone, { values, clear, author: { caller, correlationId } });
+      onChange();
       log.info('settings changed', { zone, set: Object.keys(values), clear, caller });
       return { settings: describeSettings(resolved) };
     }),

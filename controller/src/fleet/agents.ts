@@ -1,5 +1,5 @@
 import { parseAddress } from '@holdfast/common/address.ts';
-import { callUnary, connectTo } from '@holdfast/common/client.ts';
+import { callUnary, checkHealth, connectTo } from '@holdfast/common/client.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import {
@@ -23,6 +23,8 @@ const MINUTE = 60 * SECOND;
 
 /** An agent that is asked a question answers within this, or counts as unreachable. libvirt is behind it. */
 const ASK_DEADLINE_MS = 30 * SECOND;
+/** For an agent to say that it is there. */
+const BEAT_DEADLINE_MS = 5 * SECOND;
 /** Longer than an agent waits for a NAS, so that its own words arrive. */
 const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
 /** All domains and their storage are asked. */
@@ -45,6 +47,10 @@ export interface Agents {
   ready(place: AgentPlace, deadlineMs: number): Promise<void>;
   /** Who the agent is, with one domain or, without its name, all. */
   getHost(place: AgentPlace, domain: string, correlationId: string): Promise<GetHostResponse>;
+  /** Who the agent is and what its host can do, without the domains. */
+  identify(place: AgentPlace, correlationId: string): Promise<GetHostResponse>;
+  /** Returns when the agent serves. libvirt is not asked. */
+  beat(place: AgentPlace): Promise<void>;
   prepareRepository(
     place: AgentPlace,
     request: PrepareRepositoryRequest,
@@ -114,6 +120,15 @@ export function createAgents(certificates?: Certificates): Agents {
         callUnary(agent.getHost.bind(agent), { domain, withoutDomains: false }, options),
       );
     },
+    identify: async (place, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
+      return await naming(
+        place,
+        callUnary(agent.getHost.bind(agent), { domain: '', withoutDomains: true }, options),
+      );
+    },
+    beat: (place) => naming(place, checkHealth(client(place), BEAT_DEADLINE_MS)),
     prepareRepository: async (place, request, correlationId) => {
       const agent = client(place);
       const options = { correlationId, deadlineMs: REPOSITORY_DEADLINE_MS };

@@ -1,22 +1,28 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import type { Domain, Host } from '@holdfast/proto/holdfast/v1/host.ts';
+import { HostState, type Domain, type Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Agents } from './agents.ts';
 import type { Hosts } from './hosts.ts';
 
 /** Longer than any name that libvirt keeps. */
 const MAX_DOMAIN_BYTES = 1_024;
+/** A host that did not answer lately gets this long to take a connection, so that it holds up nobody. */
+const DOWN_DEADLINE_MS = 2_000;
+const SHUT_OFF = 'shut off';
 
 export interface FoundDomain {
   readonly host: Host;
   readonly domain: Domain;
+  /** Why it is this host, for people. */
+  readonly reason: string;
 }
 
 /**
  * Finds where a domain is by asking: the given host, or all hosts of the zone at once. A host that is down does not
- * hinder the others.
+ * hinder the others. A domain that several hosts know, as after a migration, is where it runs.
  *
- * @throws HoldfastError INVALID_REQUEST when the domain is missing or on several hosts, HOST_NOT_FOUND, ZONE_MISMATCH,
- *   DOMAIN_NOT_FOUND, which names hosts that could not be asked, AGENT_UNREACHABLE when none could be
+ * @throws HoldfastError INVALID_REQUEST when the domain is missing, or several are meant, HOST_NOT_FOUND, ZONE_MISMATCH,
+ *   DOMAIN_NOT_FOUND, which names hosts that could not be asked, AGENT_UNREACHABLE when none could be, HOST_DRAINED,
+ *   DOMAIN_STATE when it is active on several hosts, as in the middle of a migration
  */
 export async function findDomain(
   parts: { readonly hosts: Hosts; readonly agents: Agents },
@@ -40,25 +46,60 @@ export async function findDomain(
   const failures = answers.flatMap((answer): unknown[] =>
     answer.status === 'rejected' ? [answer.reason] : [],
   );
-  const [only, ...others] = found;
-  if (only === undefined) throw notFound(wanted, asked, failures);
-  if (others.length > 0) {
-    const places = found.map(({ host, domain }) => `${host.name} (${domain.uuid})`).join(', ');
-    throw new HoldfastError(
-      'INVALID_REQUEST',
-      `There is a domain ${JSON.stringify(wanted.domain)} on several hosts: ${places}. Name the host.`,
-    );
-  }
-  return only;
+  if (found.length === 0) throw notFound(wanted, asked, failures);
+  const place = chooseWhere(wanted.domain, found);
+  if (!place.host.drained) return { ...place, reason: reasonFor(place, found, wanted.host !== '') };
+  throw new HoldfastError(
+    'HOST_DRAINED',
+    `Domain ${JSON.stringify(place.domain.name)} is on host ${place.host.name}, which is drained and takes no new work. ` +
+      'End the drain, or move the domain.',
+    { metadata: { host: place.host.name, domain: place.domain.name } },
+  );
 }
 
-async function askFor(
-  agents: Agents,
-  host: Host,
-  name: string,
-  correlationId: string,
-): Promise<FoundDomain[]> {
+type Place = Omit<FoundDomain, 'reason'>;
+
+/** The one that is meant. */
+function chooseWhere(name: string, found: readonly Place[]): Place {
+  const [first, ...others] = found;
+  if (first === undefined) throw new TypeError('nothing was found');
+  if (others.length === 0) return first;
+  const places = found.map(({ host, domain }) => `${host.name} (${domain.uuid}, ${domain.state})`).join(', ');
+  if (others.some(({ domain }) => domain.uuid !== first.domain.uuid)) {
+    throw new HoldfastError(
+      'INVALID_REQUEST',
+      `There is a domain ${JSON.stringify(name)} on several hosts: ${places}. Name the host.`,
+    );
+  }
+  const active = found.filter(({ domain }) => domain.state !== SHUT_OFF);
+  const [running, ...more] = active;
+  if (running !== undefined && more.length === 0) return running;
+  if (running !== undefined) {
+    throw new HoldfastError(
+      'DOMAIN_STATE',
+      `Domain ${JSON.stringify(name)} is active on several hosts, as in the middle of a migration: ${places}. Try again later.`,
+      { metadata: { domain: name } },
+    );
+  }
+  // Whoever reads the images on one host does not see that the domain is started on another.
+  throw new HoldfastError(
+    'INVALID_REQUEST',
+    `Domain ${JSON.stringify(name)} is shut off, and known to several hosts: ${places}. Name the host, and see to it that ` +
+      'it is started on no other one meanwhile.',
+  );
+}
+
+function reasonFor({ host, domain }: Place, found: readonly Place[], named: boolean): string {
+  const runs = domain.state === SHUT_OFF ? 'is known to' : 'runs on';
+  const others = found.filter((each) => each.host !== host).map((each) => each.host.name);
+  const besides = others.length === 0 ? '' : ` It is shut off on ${others.join(', ')}.`;
+  const why = named ? 'The request names it, and the' : 'The';
+  return `${why} domain ${runs} ${host.name}.${besides}`;
+}
+
+async function askFor(agents: Agents, host: Host, name: string, correlationId: string): Promise<Place[]> {
   try {
+    if (host.state === HostState.HOST_STATE_DOWN) await agents.ready(host, DOWN_DEADLINE_MS);
     const answer = await agents.getHost(host, name, correlationId);
     if (answer.zone !== host.zone) {
       throw new HoldfastError(

@@ -18,7 +18,7 @@ describeOnBothStores('hosts and repositories', function (kind) {
   afterEach(() => lab.close());
 
   const addHost = (zone: string, name: string, address: string) =>
-    ask(lab.clients.hosts.addHost.bind(lab.clients.hosts), { zone, name, address });
+    ask(lab.clients.hosts.addHost.bind(lab.clients.hosts), { zone, name, address, labels: {} });
   const addRepository = (zone: string, name: string, path: string) =>
     ask(
       lab.clients.repositories.addRepository.bind(lab.clients.repositories),
@@ -110,7 +110,7 @@ describeOnBothStores('hosts and repositories', function (kind) {
     await refused(ask(hosts.removeHost.bind(hosts), { name: 'h1' }), 'IN_USE');
     (await jobOf(agent, id)).emit(happening.failed(new HoldfastError('NO_DISKS', 'no disks')));
     await assert.doesNotReject(async () => {
-      while ((await ask(hosts.listHosts.bind(hosts), { zone: 'z1' })).hosts.length > 0) {
+      while ((await ask(hosts.listHosts.bind(hosts), { zone: 'z1', labels: [] })).hosts.length > 0) {
         await ask(hosts.removeHost.bind(hosts), { name: 'h1' }).catch((error: unknown) => {
           assert.equal((error as HoldfastError).reason, 'IN_USE');
         });

@@ -22,6 +22,7 @@ import type { Zones } from '../zones/zones.ts';
 import type { Agents } from './agents.ts';
 import { createHealth } from './health.ts';
 import type { Hosts } from './hosts.ts';
+import { byReadiness } from './placement.ts';
 
 /** Where backups lie. */
 export interface Repositories {
@@ -102,9 +103,12 @@ export function createRepositories(parts: {
     const credentials = sealed && RepositoryCredentials.decode(store.sealer.open(sealed, identity));
     return refOf(repository, credentials ?? undefined);
   };
-  /** Asks the hosts of the zone, one after the other, until one answers and the repository answers it. */
+  /**
+   * Asks the hosts of the zone, one after the other, until one answers and the repository answers it; those that are down
+   * last.
+   */
   const askZone = async <Answer>(zone: string, ask: (host: Host) => Promise<Answer>): Promise<Answer> => {
-    const candidates = await hosts.list(zone);
+    const candidates = (await hosts.list(zone)).toSorted(byReadiness);
     let failure: HoldfastError | undefined;
     for (const host of candidates) {
       try {

@@ -36,7 +36,7 @@ describe('leftovers', function () {
   let nowMs: number;
   beforeEach(async () => {
     nowMs = Date.now();
-    lab = await startLab('sqlite', () => new Date(nowMs));
+    lab = await startLab('sqlite', { now: () => new Date(nowMs) });
     agent = await lab.furnish();
     client = connectTo(LeftoverServiceClient, lab.address);
   });
@@ -91,7 +91,9 @@ describe('leftovers', function () {
     const ended = await failBackup();
     const other = await lab.startAgent('h2', 'z1');
     const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), { zone: 'z1', name: '', address: grpcTarget(other.address) });
+    await ask(hosts.addHost.bind(hosts), {
+      ...{ zone: 'z1', name: '', address: grpcTarget(other.address), labels: {} },
+    });
     other.leftovers = agent.leftovers = [partial(ended.backupId)];
     agent.busyJobIds = [ended.id];
     assert.deepEqual(await states(), [LEFTOVER_STATE_KEPT]);
@@ -114,7 +116,9 @@ describe('leftovers', function () {
     const ended = await failBackup();
     const other = await lab.startAgent('h2', 'z1');
     const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), { zone: 'z1', name: '', address: grpcTarget(other.address) });
+    await ask(hosts.addHost.bind(hosts), {
+      ...{ zone: 'z1', name: '', address: grpcTarget(other.address), labels: {} },
+    });
     await ask(hosts.removeHost.bind(hosts), { name: 'h1' });
     other.leftovers = [partial(ended.backupId)];
     assert.deepEqual(await states(), [LEFTOVER_STATE_KEPT]);

@@ -26,15 +26,22 @@ export async function carryOutDelete(
     await journal.append(operation.id, { event: { $case: 'accepted', value: { stages: [] } }, time: now() });
   }
   const zoneHosts = await hosts.list(operation.zone);
-  const candidates = zoneHosts.toSorted(
-    (one, other) => Number(other.name === operation.host) - Number(one.name === operation.host),
-  );
+  const candidates = zoneHosts
+    .filter((host) => !host.drained || host.name === operation.host)
+    .toSorted((one, other) => Number(other.name === operation.host) - Number(one.name === operation.host));
   let failure = new HoldfastError(
     'HOST_NOT_FOUND',
     `Zone ${operation.zone} has no host that could delete the backup.`,
   );
   for (const host of candidates) {
     try {
+      if (host.name !== operation.host) {
+        const reason = `Host ${operation.host} does not answer.`;
+        await journal.append(operation.id, {
+          event: { $case: 'placed', value: { host: host.name, reason } },
+          time: now(),
+        });
+      }
       const { freedBytes } = await agents.deleteBackup(host, request, operation.correlationId);
       await journal.append(operation.id, {
         event: { $case: 'completed', value: { result: { $case: 'deletion', value: { freedBytes } } } },

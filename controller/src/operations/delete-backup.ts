@@ -29,7 +29,7 @@ export async function deleteBackup(
     OperationKind.OPERATION_KIND_DELETE_BACKUP,
   ];
   const repository = await parts.repositories.find(backup.repository);
-  const host = await anyHost(parts, backup);
+  const { host, reason } = await anyHost(parts, backup, 'delete the backup');
   return await parts.submit.accept({
     request: repeatable,
     job: {
@@ -44,13 +44,15 @@ export async function deleteBackup(
     },
     operation: {
       zone: backup.zone,
-      host: host.name,
+      host,
+      hostReason: reason,
       repository: backup.repository,
       backupId: backup.id,
       domainName: backup.domainName,
       domainUuid: backup.domainUuid,
       correlationId,
     },
+    anyHost: true,
     guard: (trx) => refuseBackupInUse(trx, backup.id, others),
   });
 }

@@ -304,7 +304,9 @@ describeOnBothStores('driving operations', function (kind) {
     second.domains = [{ uuid: 'c8f0b1de-0000-4000-8000-000000000001', name: 'other', state: 'shut off' }];
     const { hosts, operations } = lab.clients;
     const path = second.address.kind === 'unix' ? second.address.path : '';
-    await ask(hosts.addHost.bind(hosts), { zone: 'z1', name: 'h2', address: `unix://${path}` });
+    await ask(hosts.addHost.bind(hosts), {
+      ...{ zone: 'z1', name: 'h2', address: `unix://${path}`, labels: {} },
+    });
     second.refusal = new HoldfastError('SHUTTING_DOWN', 'stopping');
     const { id } = await takeBackup(lab, { domain: 'other' });
     await second.stop();

@@ -2,6 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fromServiceError, HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Control } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { Admission } from '../admission/admission.ts';
+import type { Budget } from '../admission/budget.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import type { Repositories } from '../fleet/repositories.ts';
@@ -12,6 +14,7 @@ import { followJob } from './follow.ts';
 import type { ActiveOperation, Journal } from './journal.ts';
 import { judge } from './judge.ts';
 import { settleHost } from './settle.ts';
+import { takeTurn } from './take-turn.ts';
 
 const SECOND = 1_000;
 const FIRST_RETRY_MS = 0.25 * SECOND;
@@ -43,6 +46,8 @@ export interface DriverParts {
   readonly agents: Agents;
   readonly repositories: Repositories;
   readonly keys: Keys;
+  readonly admission: Admission;
+  readonly budget: Budget;
   readonly now: () => Date;
   readonly logger: Logger;
 }
@@ -70,6 +75,8 @@ export function createDrivers(parts: DriverParts): Drivers {
     const run = inBackground(driveToEnd(context, operationId), 'driver failed').finally(() => {
       running.delete(operationId);
       if (again.delete(operationId)) drive(operationId);
+      parts.budget.leave(operationId);
+      parts.admission.changed();
     });
     running.set(operationId, run);
   };
@@ -126,9 +133,14 @@ async function driveToEnd(context: Context, operationId: string): Promise<void> 
 /** Follows the operation until its stream ends or breaks. True when nothing is left to do. */
 async function tryOnce(context: Context, operationId: string, tries: { failed: number }): Promise<boolean> {
   const { journal, stopping } = context;
-  const active = await journal.active(operationId);
+  let active = await journal.active(operationId);
   if (active === undefined) return true;
   try {
+    if (!active.startSent) {
+      const turn = await takeTurn(context, active);
+      if (turn === undefined) return true;
+      active = turn;
+    }
     await attempt(context, active, () => {
       tries.failed = 0;
     });
@@ -148,7 +160,9 @@ async function tryOnce(context: Context, operationId: string, tries: { failed: n
     }
   }
   // A stream may end well before the job does, such as when the agent restarts.
-  if ((await journal.active(operationId)) === undefined) return true;
+  const after = await journal.active(operationId);
+  if (after === undefined) return true;
+  if (!after.startSent) await context.admission.giveBack(after.operation);
   if (tries.failed + 1 === FAILURES_BEFORE_WARNING) await warn(context, active);
   return false;
 }

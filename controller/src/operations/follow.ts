@@ -1,9 +1,11 @@
+import { coalescingKey } from '@holdfast/common/events.ts';
 import { correlated } from '@holdfast/common/client.ts';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Attach, JobHeader } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import type { Budget } from '../admission/budget.ts';
 import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import type { Repositories } from '../fleet/repositories.ts';
@@ -25,6 +27,7 @@ export interface FollowParts {
   readonly agents: Agents;
   readonly repositories: Repositories;
   readonly keys: Keys;
+  readonly budget: Budget;
   readonly now: () => Date;
   readonly logger: Logger;
   /** Where others find the stream to steer the job. */
@@ -45,13 +48,13 @@ export async function followJob(
   job: StreamedJob,
   onContact: () => void,
 ): Promise<void> {
-  const { journal, hosts, agents, streams, stopping } = parts;
+  const { journal, hosts, agents, budget, streams, stopping } = parts;
   const { id, host, correlationId } = active.operation;
   const place = await hosts.find(host);
   await agents.ready(place, READY_DEADLINE_MS);
   // A start that may have arrived and is not wanted any more is looked for, not repeated.
   const attach = active.accepted || (active.startSent && active.cancelWanted);
-  const wholeJob = attach ? job : await withZoneKey(parts.keys, job);
+  const wholeJob = attach ? job : await withShare(parts, active, await withZoneKey(parts.keys, job));
   if (!attach && !(await journal.noteStart(id))) return;
   stopping.throwIfAborted();
 
@@ -64,11 +67,13 @@ export async function followJob(
   try {
     if (attach) stream.control({ $case: 'attach', value: attachTo(active, job) });
     else stream.start(headerOf(active));
+    if (job.kind === 'take') budget.follow(active.operation, stream);
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
     for await (const { event } of stream.messages) {
       if (event === undefined) continue;
-      if (event.event?.$case === 'stageProgress') {
+      budget.note(id, event);
+      if (event.event !== undefined && coalescingKey(event) !== undefined) {
         journal.progress(id, { event: event.event, time: event.time ?? parts.now() });
         continue;
       }
@@ -86,6 +91,7 @@ export async function followJob(
     reattached.resolve(undefined);
     stopping.removeEventListener('abort', stream.drop);
     streams.delete(id);
+    budget.unfollow(id);
     stream.drop();
   }
 }
@@ -138,6 +144,20 @@ async function withZoneKey(keys: Keys, job: StreamedJob): Promise<StreamedJob> {
   if (job.kind !== 'take' || job.start.key === undefined) return job;
   const zoneKeyFile = await keys.zoneKeyFile(job.start.key.keyId);
   return { kind: 'take', start: { ...job.start, key: { ...job.start.key, zoneKeyFile } } };
+}
+
+/** What the backups of the zone leave for it: it keeps to that from the first byte on. */
+async function withShare(
+  { budget, stopping }: FollowParts,
+  { operation }: ActiveOperation,
+  job: StreamedJob,
+): Promise<StreamedJob> {
+  if (job.kind !== 'take' || job.start.options === undefined) return job;
+  const bandwidthShareBytesPerSecond = BigInt(await budget.join(operation, stopping));
+  return {
+    kind: 'take',
+    start: { ...job.start, options: { ...job.start.options, bandwidthShareBytesPerSecond } },
+  };
 }
 
 function headerOf({ operation, fencingEpoch }: ActiveOperation): JobHeader {

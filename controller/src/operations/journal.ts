@@ -317,6 +317,7 @@ async function appendEvent(
     .updateTable('operations')
     .set({
       state: operation.state,
+      host: operation.host,
       active: ended ? 0 : 1,
       accepted: agentSequence === undefined ? row.accepted : 1,
       last_sequence: Number(numbered.sequence),

@@ -1,4 +1,5 @@
-import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { coalescingKey } from '@holdfast/common/events.ts';
+import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { isLast } from './reduce.ts';
 
 /** Wakes a reader when there is something new. Any number of changes is one waking, so a slow reader costs nothing. */
@@ -11,11 +12,11 @@ export interface Subscription {
   close(): void;
 }
 
-/** What is known of running operations besides what is stored: the latest progress of each stage, and who watches. */
+/** What is known of running operations besides what is stored: the latest of what coalesces, and who watches. */
 export interface Live {
   /** Notes an event that was stored, or progress, which is only kept here. */
   note(operationId: string, event: OperationEvent): void;
-  /** The latest progress of each stage that runs. */
+  /** The latest progress of each stage that runs, what it waits for, and its share of bandwidth. */
   progress(operationId: string): readonly OperationEvent[];
   /** Another controller stored events of it: watchers read them, and earlier progress is void. */
   renew(operationId: string): void;
@@ -23,11 +24,13 @@ export interface Live {
   renewAll(): void;
   /** What is watched. */
   watched(): string[];
+  /** Forgets what it waits for: it does not wait any more. */
+  unqueue(operationId: string): void;
   subscribe(operationId: string): Subscription;
 }
 
 interface Entry {
-  readonly progress: Map<Stage, OperationEvent>;
+  readonly progress: Map<string, OperationEvent>;
   readonly wakers: Set<(stored: boolean) => void>;
 }
 
@@ -55,10 +58,12 @@ export function createLive(): Live {
   return {
     note: (operationId, event) => {
       const entry = entryOf(operationId);
-      if (event.event?.$case === 'stageProgress') entry.progress.set(event.event.value.stage, event);
-      if (event.event?.$case === 'stageFinished') entry.progress.delete(event.event.value.stage);
+      const key = coalescingKey(event);
+      if (key !== undefined) entry.progress.set(key, event);
+      const gone = madeVoid(event);
+      if (gone !== undefined) entry.progress.delete(gone);
       if (isLast(event)) entry.progress.clear();
-      const stored = event.event?.$case !== 'stageProgress';
+      const stored = key === undefined;
       for (const wake of entry.wakers) wake(stored);
       tidy(operationId);
     },
@@ -68,6 +73,10 @@ export function createLive(): Live {
     },
     watched: () => [...entries].filter(([, { wakers }]) => wakers.size > 0).map(([id]) => id),
     progress: (operationId) => [...(entries.get(operationId)?.progress.values() ?? [])],
+    unqueue: (operationId) => {
+      entries.get(operationId)?.progress.delete('queued');
+      tidy(operationId);
+    },
     subscribe: (operationId) => {
       let changed = false;
       let stored = false;
@@ -104,4 +113,16 @@ export function createLive(): Live {
       };
     },
   };
+}
+
+/** The key of what an event makes void. */
+function madeVoid({ event }: OperationEvent): string | undefined {
+  switch (event?.$case) {
+    case 'accepted':
+      return 'queued';
+    case 'stageFinished':
+      return coalescingKey({ event: { $case: 'stageProgress', value: event.value } });
+    default:
+      return undefined;
+  }
 }

@@ -35,6 +35,12 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
   const next = { ...operation, lastSequence: event.sequence };
   const happened = event.event;
   switch (happened?.$case) {
+    case 'queued':
+      return { ...operation, queued: happened.value };
+    case 'shareApplied':
+      return { ...operation, bandwidthShareBytesPerSecond: happened.value.bytesPerSecond };
+    case 'placed':
+      return { ...next, host: happened.value.host, hostReason: happened.value.reason };
     case 'accepted':
       return { ...next, state: unlessCancelling(operation, OperationState.OPERATION_STATE_RUNNING) };
     case 'stageStarted':

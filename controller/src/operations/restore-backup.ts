@@ -40,7 +40,7 @@ export async function restoreBackup(
   const found = await parts.catalog.find(request.backupId);
   const { backup } = found;
   const disks = parseDisks(request.disks, backup);
-  const host = await wantedHost(parts, request.host, backup);
+  const { host, reason } = await wantedHost(parts, request.host, backup);
   const reference = await backupRef(parts, found, request.passphrase);
   const settings = await parts.settings.resolve(backup.zone, {});
   return await parts.submit.accept({
@@ -61,7 +61,8 @@ export async function restoreBackup(
     },
     operation: {
       zone: backup.zone,
-      host: host.name,
+      host,
+      hostReason: reason,
       repository: backup.repository,
       backupId: backup.id,
       domainName: backup.domainName,
@@ -69,6 +70,7 @@ export async function restoreBackup(
       correlationId,
       bandwidthLimitMibps,
     },
+    anyHost: false,
     guard: (trx) => refuseBackupInUse(trx, backup.id, [OperationKind.OPERATION_KIND_DELETE_BACKUP]),
   });
 }

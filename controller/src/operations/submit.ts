@@ -22,9 +22,11 @@ export interface Submission {
   readonly job: Job;
   readonly operation: Pick<
     Operation,
-    'zone' | 'host' | 'repository' | 'backupId' | 'domainName' | 'domainUuid' | 'correlationId'
+    'zone' | 'host' | 'hostReason' | 'repository' | 'backupId' | 'domainName' | 'domainUuid' | 'correlationId'
   > &
     Partial<Pick<Operation, 'bandwidthLimitMibps' | 'settings'>>;
+  /** Whether any fit host of the zone may do the work. */
+  readonly anyHost: boolean;
   /** The last look, in the transaction that stores the operation: throws when another one stands in the way. */
   readonly guard: (trx: Trx) => Promise<void>;
 }
@@ -150,6 +152,8 @@ async function insert(
       domain_uuid: operation.domainUuid,
       domain_name: operation.domainName,
       create_time: (operation.createTime ?? new Date(0)).toISOString(),
+      admitted: 0,
+      any_host: submission.anyHost ? 1 : 0,
       request_id: request.requestId === '' ? null : request.requestId.toLowerCase(),
       request_digest: digestOf(store, request),
       job_sealed: store.sealer.seal(encodeJob(job), jobIdentity(operation.id)),

@@ -32,7 +32,9 @@ describeOnBothStores('what a backup request may say', function (kind) {
   const addHost = async (name: string, zone: string): Promise<FakeAgent> => {
     const added = await lab.startAgent(name, zone);
     const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), { zone, name, address: grpcTarget(added.address) });
+    await ask(hosts.addHost.bind(hosts), {
+      ...{ zone, name, address: grpcTarget(added.address), labels: {} },
+    });
     return added;
   };
   const operationCount = async (): Promise<number> => {
@@ -194,6 +196,7 @@ describeOnBothStores('what a backup request may say', function (kind) {
       transport: 'auto',
       bandwidthEnforce: 'fail',
       repositoryReservePercent: 1,
+      bandwidthShareBytesPerSecond: 0n,
     });
     const scope = (key: string) => operation.settings.find((setting) => setting.key === key)?.scope;
     assert.equal(scope('nas.backup.bandwidth.limit.mbps'), SettingScope.SETTING_SCOPE_REQUEST);

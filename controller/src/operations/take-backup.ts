@@ -65,7 +65,7 @@ export async function takeBackup(
   const passphrase = secretOf(settings, 'nas.backup.encryption.passphrase');
   if (encrypted && passphrase.value.reveal() === '') throw passphraseMissing(zone);
   const repository = await parts.repositories.choose(request.repository, zone);
-  const { host, domain } = await findDomain(parts, request, correlationId);
+  const { host, domain, reason } = await findDomain(parts, request, correlationId);
   requireState(domain);
   try {
     await refuseBusy(store.db, zone, domain);
@@ -100,6 +100,7 @@ export async function takeBackup(
     operation: {
       zone,
       host: host.name,
+      hostReason: reason,
       repository: repository.name,
       backupId,
       domainName: domain.name,
@@ -108,6 +109,7 @@ export async function takeBackup(
       bandwidthLimitMibps: options.bandwidthLimitMibps,
       settings: describeSettings(settings),
     },
+    anyHost: false,
     guard: (trx) => refuseBusy(trx, zone, domain),
   });
 }
@@ -124,6 +126,8 @@ function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): Backu
     transport: textOf(settings, 'nas.backup.transport'),
     bandwidthEnforce: textOf(settings, 'nas.backup.bandwidth.enforce'),
     repositoryReservePercent: Number(integerOf(settings, 'nas.backup.repository.reserve.percent')),
+    // Known when it begins.
+    bandwidthShareBytesPerSecond: 0n,
   };
 }
 

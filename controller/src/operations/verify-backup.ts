@@ -25,8 +25,10 @@ export async function verifyBackup(
 
   const found = await parts.catalog.find(request.backupId);
   const { backup } = found;
-  const host =
-    request.host === '' ? await anyHost(parts, backup) : await wantedHost(parts, request.host, backup);
+  const isAny = request.host === '';
+  const { host, reason } = isAny
+    ? await anyHost(parts, backup, 'verify the backup')
+    : await wantedHost(parts, request.host, backup);
   const reference = await backupRef(parts, found, request.passphrase);
   const settings = await parts.settings.resolve(backup.zone, {});
   return await parts.submit.accept({
@@ -37,13 +39,15 @@ export async function verifyBackup(
     },
     operation: {
       zone: backup.zone,
-      host: host.name,
+      host,
+      hostReason: reason,
       repository: backup.repository,
       backupId: backup.id,
       domainName: backup.domainName,
       domainUuid: backup.domainUuid,
       correlationId,
     },
+    anyHost: isAny,
     guard: (trx) => refuseBackupInUse(trx, backup.id, [OperationKind.OPERATION_KIND_DELETE_BACKUP]),
   });
 }

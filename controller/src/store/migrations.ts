@@ -25,6 +25,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   operationFilters,
   leaders,
   backupsByDomain,
+  admission,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -283,4 +284,28 @@ async function backupsByDomain({ schema }: Db): Promise<void> {
       .columns([column, 'snapshot_time', 'id'])
       .execute();
   }
+}
+
+async function admission({ schema }: Db, { text }: ColumnTypes): Promise<void> {
+  await schema
+    .alterTable('hosts')
+    .addColumn('labels', text, (column) => column.notNull().defaultTo('{}'))
+    .execute();
+  await schema
+    .alterTable('hosts')
+    .addColumn('drained', 'integer', (column) => column.notNull().defaultTo(0))
+    .execute();
+  for (const name of ['admitted', 'any_host']) {
+    await schema
+      .alterTable('operations')
+      .addColumn(name, 'integer', (column) => column.notNull().defaultTo(0))
+      .execute();
+  }
+  await schema
+    .createTable('bandwidth_shares')
+    .addColumn('operation_id', text, (column) => column.primaryKey().references('operations.id'))
+    .addColumn('granted', 'bigint', (column) => column.notNull())
+    .addColumn('wanted', 'bigint', (column) => column.notNull())
+    .addColumn('ceiling', 'bigint', (column) => column.notNull())
+    .execute();
 }

@@ -17,6 +17,7 @@ export interface Tables {
   readonly backups: BackupTable;
   readonly operations: OperationTable;
   readonly operation_events: OperationEventTable;
+  readonly bandwidth_shares: BandwidthShareTable;
 }
 
 /** What there is one of. */
@@ -67,6 +68,10 @@ interface HostTable {
   readonly zone: string;
   readonly address: string;
   readonly create_time: string;
+  /** Texts by their keys, as JSON. */
+  readonly labels: string;
+  /** 1 while it takes no new work. */
+  readonly drained: number;
 }
 
 interface RepositoryTable {
@@ -139,6 +144,10 @@ export interface OperationTable {
   readonly domain_uuid: string;
   readonly domain_name: string;
   readonly create_time: string;
+  /** 1 from when it was given a slot. One without limits may begin without. */
+  readonly admitted: number;
+  /** 1 when any fit host of the zone may do the work. */
+  readonly any_host: number;
   readonly request_id: string | null;
   /** Keyed digest of the request, which may hold a passphrase. */
   readonly request_digest: string;
@@ -159,6 +168,17 @@ export interface OperationTable {
   readonly agent_sequence: number;
   /** The operation as its events have made it. */
   readonly operation_message: Uint8Array;
+}
+
+/** What the running backups of a zone may use of its bandwidth. */
+interface BandwidthShareTable {
+  readonly operation_id: string;
+  /** Bytes a second: no less than what is in force at the agent; -1 when nothing is known to be. */
+  readonly granted: number;
+  /** Bytes a second that it could use; -1 when any. */
+  readonly wanted: number;
+  /** Its own limit, bytes a second; -1 without one. */
+  readonly ceiling: number;
 }
 
 interface OperationEventTable {

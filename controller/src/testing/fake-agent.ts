@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Metadata, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
+import { coalescingKey } from '@holdfast/common/events.ts';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
 import type { Certificates } from '@holdfast/common/identity/certificates.ts';
@@ -42,6 +43,8 @@ export interface FakeJob {
   readonly acknowledged: bigint;
   /** Lets something happen in the job, and tells it to whoever is attached. */
   emit(...happenings: Happening[]): void;
+  /** The share in force: what the start said or the latest command; 0 is none. */
+  readonly shareBytesPerSecond: number;
   /** Breaks the streams of the job, as a lost connection would. */
   cut(): void;
 }
@@ -54,6 +57,8 @@ export interface FakeAgent {
   readonly attachments: readonly Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[];
   readonly deletions: readonly DeleteBackupRequest[];
   readonly prepared: readonly PrepareRepositoryRequest[];
+  /** What the host can take part in. */
+  features: string[];
   domains: { readonly uuid: string; readonly name: string; readonly state: string }[];
   /** An attachment with a lower epoch is refused. */
   knownEpoch: bigint;
@@ -63,6 +68,8 @@ export interface FakeAgent {
   repositoryProblem: HoldfastError | undefined;
   /** What the id file of every repository says. */
   repositoryId: string;
+  /** Whether shares are neither applied nor answered. */
+  numb: boolean;
   /** Whether acknowledgements are lost. */
   deaf: boolean;
   /** What lies about, on the host or, with a repository's name, there. */
@@ -83,6 +90,7 @@ interface MutableJob extends FakeJob {
   events: OperationEvent[];
   commands: NonNullable<Control['command']>[];
   acknowledged: bigint;
+  shareBytesPerSecond: number;
   streams: Set<Stream>;
 }
 
@@ -116,6 +124,7 @@ export async function startFakeAgent(given: {
         name: given.name,
         zone: given.zone,
         toolVersions: { qemu: '7.2.22' },
+        features: agent.features,
         domains: domains.map((each) => ({ ...each, disks: [] })),
       };
     }),
@@ -158,11 +167,13 @@ export async function startFakeAgent(given: {
     attachments,
     deletions,
     prepared,
+    features: ['push', 'repository.nfs'],
     domains: [],
     knownEpoch: 0n,
     refusal: undefined,
     repositoryProblem: undefined,
     repositoryId: randomUUID(),
+    numb: false,
     deaf: false,
     leftovers: [],
     busyJobIds: [],
@@ -226,6 +237,12 @@ function handleStream(
       else follow(job, stream, command.value.afterSequence);
     } else if (command?.$case === 'ack') {
       if (job !== undefined && !agent.deaf) job.acknowledged = command.value.sequence;
+    } else if (command?.$case === 'setShare') {
+      // As a real agent: applied, then told.
+      if (job === undefined || agent.numb) return;
+      job.shareBytesPerSecond = Number(command.value.bytesPerSecond);
+      const event = { $case: 'shareApplied', value: command.value } as const;
+      stream.write({ event: { sequence: BigInt(job.events.length), time: new Date(), event } });
     } else if (command !== undefined) job?.commands.push(command);
   });
   stream.on('end', () => {
@@ -247,9 +264,15 @@ function createJob(id: string, start: Start): MutableJob {
     events: [],
     commands: [],
     acknowledged: 0n,
+    shareBytesPerSecond: 'options' in start ? Number(start.options?.bandwidthShareBytesPerSecond ?? 0n) : 0,
     streams: new Set(),
     emit: (...happenings) => {
       for (const event of happenings) {
+        if (coalescingKey({ event }) !== undefined) {
+          const sequence = BigInt(job.events.length);
+          for (const stream of job.streams) stream.write({ event: { sequence, time: new Date(), event } });
+          continue;
+        }
         const numbered = { sequence: BigInt(job.events.length + 1), time: new Date(), event };
         job.events.push(numbered);
         for (const stream of job.streams) stream.write({ event: numbered });

@@ -77,7 +77,13 @@ interface Clients {
   readonly leftovers: LeftoverServiceClient;
 }
 
-export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Promise<Lab> {
+/** What a test has otherwise than a controller at work. */
+export interface LabOptions {
+  readonly now?: () => Date;
+  readonly heartbeatMs?: number;
+}
+
+export async function startLab(kind: StoreKind = 'sqlite', options: LabOptions = {}): Promise<Lab> {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-controller-'));
   const state = await makeState(kind);
   const address: Address = { kind: 'unix', path: join(directory, 'controller.sock') };
@@ -89,7 +95,7 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       masterKey: MASTER_KEY,
       logger: silentLogger,
       scryptWorkFactor: SCRYPT_WORK_FACTOR,
-      ...(now === undefined ? {} : { now }),
+      ...options,
     });
   let controller = await start();
   const clients = clientsOf(address);
@@ -114,7 +120,9 @@ export async function startLab(kind: StoreKind = 'sqlite', now?: () => Date): Pr
       agent.domains = [{ uuid: randomUUID(), name: 'vm', state: 'running' }];
       const { zones, hosts, repositories } = clients;
       await ask(zones.createZone.bind(zones), { name: 'z1' });
-      await ask(hosts.addHost.bind(hosts), { zone: 'z1', name: '', address: grpcTarget(agent.address) });
+      await ask(hosts.addHost.bind(hosts), {
+        ...{ zone: 'z1', name: '', address: grpcTarget(agent.address), labels: {} },
+      });
       await ask(
         repositories.addRepository.bind(repositories),
         AddRepositoryRequest.fromPartial({

@@ -1,5 +1,6 @@
 import { Secret } from '@holdfast/common/secret.ts';
 import {
+  isShared,
   settingDefinitions,
   settingKeys,
   type SettingDefinition,
@@ -100,7 +101,7 @@ export function describeSettings(settings: ResolvedSettings): Setting[] {
   });
 }
 
-/** Every setting as the API shows it before anyone sets it. Each can be set at every scope. */
+/** Every setting as the API shows it before anyone sets it. */
 export function describeDefinitions(): SettingDefinitionMessage[] {
   return settingKeys.map((key) => {
     const { type, defaultValue, description, values, range }: SettingDefinition = settingDefinitions[key];
@@ -112,7 +113,7 @@ export function describeDefinitions(): SettingDefinitionMessage[] {
       scopes: [
         SettingScope.SETTING_SCOPE_GLOBAL,
         SettingScope.SETTING_SCOPE_ZONE,
-        SettingScope.SETTING_SCOPE_REQUEST,
+        ...(isShared(key) ? [] : [SettingScope.SETTING_SCOPE_REQUEST]),
       ],
       allowedValues: [...(values ?? (type === SettingType.SETTING_TYPE_BOOLEAN ? ['true', 'false'] : []))],
       allowedRange: range && { min: BigInt(range[0]), max: BigInt(range[1]) },

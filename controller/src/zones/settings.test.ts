@@ -3,7 +3,7 @@ import { inspect } from 'node:util';
 import { settingKeys } from '@holdfast/common/settings.ts';
 import { SettingScope, SettingType, type Setting } from '@holdfast/proto/holdfast/v1/setting.ts';
 import { ListSettingChangesRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
-import { TEST_DEADLINE_MS, ask, refused, startLab, type Lab } from '../testing/lab.ts';
+import { TEST_DEADLINE_MS, ask, refused, startLab, type Lab, takeBackup } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
 const PASSPHRASE_KEY = 'nas.backup.encryption.passphrase';
@@ -146,6 +146,17 @@ describeOnBothStores('zones and their settings', function (kind) {
     await refused(changes({ key: 'nothing' }), 'SETTING_UNKNOWN');
     await refused(changes({ zone: 'z1', globalOnly: true }), 'INVALID_REQUEST');
     await refused(changes({ pageToken: 'made up' }), 'INVALID_REQUEST');
+  });
+
+  it('cannot be set for one request when they hold for a whole zone', async () => {
+    for (const key of ['nas.backup.bandwidth.zone.limit.mbps', 'nas.backup.concurrency.per.host']) {
+      await set('z1', { [key]: '3' });
+      assert.equal((await get('z1', key)).value, '3');
+      const error = await refused(takeBackup(lab, { settings: { [key]: '4' } }), 'SETTING_INVALID');
+      assert.equal(error.metadata['key'], key);
+    }
+    await refused(set('z1', { 'nas.backup.placement.label': 'no label' }), 'SETTING_INVALID');
+    await set('z1', { 'nas.backup.placement.label': 'role=backup' });
   });
 
   it('never gives a passphrase away, by answer or by file', async () => {

@@ -1,6 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { Secret } from '@holdfast/common/secret.ts';
-import { isSettingKey, parseSetting, type SettingKey } from '@holdfast/common/settings.ts';
+import { isSettingKey, isShared, parseSetting, type SettingKey } from '@holdfast/common/settings.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
 import type { ListSettingChangesRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
@@ -49,7 +49,7 @@ export function createSettings(parts: { store: Store; zones: Zones; now: () => D
   const resolve: Settings['resolve'] = async (zone, request = {}) => {
     if (zone !== '') await zones.require(zone);
     const layers: SettingLayer[] = [
-      { scope: SettingScope.SETTING_SCOPE_REQUEST, values: parseValues(request) },
+      { scope: SettingScope.SETTING_SCOPE_REQUEST, values: parseRequest(request) },
       ...(zone === ''
         ? []
         : [{ scope: SettingScope.SETTING_SCOPE_ZONE, ...(await valuesAt(store, store.db, zone)) }]),
@@ -98,6 +98,20 @@ function parseValues(values: Readonly<Record<string, string>>): Map<SettingKey, 
       return [key, asValue(key, value)];
     }),
   );
+}
+
+/** @throws HoldfastError SETTING_INVALID for one that all requests share */
+function parseRequest(values: Readonly<Record<string, string>>): Map<SettingKey, SettingValue> {
+  const parsed = parseValues(values);
+  for (const key of parsed.keys()) {
+    if (!isShared(key)) continue;
+    throw new HoldfastError(
+      'SETTING_INVALID',
+      `${key} holds for a whole zone and cannot be set for one request.`,
+      { metadata: { key } },
+    );
+  }
+  return parsed;
 }
 
 function parseCleared(given: string, set: ReadonlyMap<SettingKey, SettingValue | undefined>): SettingKey {

@@ -31,7 +31,7 @@ export async function measureCatalogue(
     await client.call(zones.createZone.bind(zones), { name: `z${zone}` });
   }
   const [address = ''] = generator.addresses;
-  await client.call(hosts.addHost.bind(hosts), { zone: 'z0', name: 'h0', address });
+  await client.call(hosts.addHost.bind(hosts), { zone: 'z0', name: 'h0', address, labels: {} });
   const repository = AddRepositoryRequest.fromPartial({ zone: 'z0', name: 'r0', type: 1, path: '/srv/r0' });
   await client.call(repositories.addRepository.bind(repositories), repository);
 

@@ -107,7 +107,7 @@ async function addHosts(client: Client, addresses: readonly string[]): Promise<v
   const { zones, hosts, repositories } = client;
   await client.call(zones.createZone.bind(zones), { name: 'z0' });
   for (const [index, address] of addresses.entries()) {
-    await client.call(hosts.addHost.bind(hosts), { zone: 'z0', name: `h${index}`, address });
+    await client.call(hosts.addHost.bind(hosts), { zone: 'z0', name: `h${index}`, address, labels: {} });
   }
   const repository = AddRepositoryRequest.fromPartial({ zone: 'z0', name: 'r0', type: 1, path: '/srv/r0' });
   await client.call(repositories.addRepository.bind(repositories), repository);

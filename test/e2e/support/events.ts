@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { coalescingKey } from '@holdfast/common/events.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 
@@ -18,14 +19,14 @@ export function kindsOf(events: readonly OperationEvent[]): string[] {
 }
 
 export function withoutProgress(events: readonly OperationEvent[]): OperationEvent[] {
-  return events.filter(({ event }) => event?.$case !== 'stageProgress');
+  return events.filter(({ event }) => coalescingKey({ event }) === undefined);
 }
 
 /** Throws unless the numbers go up by one from `first`, and progress has that of the event before it. */
 export function requireNoGaps(events: readonly OperationEvent[], first = 1n): void {
   let next = first;
   for (const { sequence, event } of events) {
-    if (event?.$case === 'stageProgress') assert.equal(sequence, next - 1n, 'progress');
+    if (coalescingKey({ event }) !== undefined) assert.equal(sequence, next - 1n, 'progress');
     else assert.equal(sequence, next++, event?.$case);
   }
 }

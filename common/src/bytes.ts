@@ -1,0 +1,2 @@
+/** Bytes in a mebibyte. */
+export const MIB = 1_048_576;
