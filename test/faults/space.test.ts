@@ -68,7 +68,7 @@ describe('a repository that cannot take a backup', () => {
     await execa('mount', ['-t', 'tmpfs', '-o', 'size=64M', 'tmpfs', at]);
     mounts.defer(() => unmount(at));
     await register('reserved', at);
-    const reserve = { 'nas.backup.repository.reserve.percent': '70' };
+    const reserve = { 'nas.backup.repository.reserve.percent': '80' };
     const refused = await backup('reserved', reserve);
     const refusal = failed(refused);
     assert.equal(refusal.reason, 'REPOSITORY_FULL');

@@ -70,7 +70,8 @@ async function killVictim(bed: Bed, what: Victim, jobId: string): Promise<Inject
       return { overcome: () => holdfast.controller.start(), heal: nothing };
     case 'libvirtd':
       await lab.killLibvirtd();
-      return { overcome: () => lab.startLibvirtd(), heal: nothing };
+      // A new libvirtd connects to the guest's agent after it answers.
+      return { overcome: () => lab.startLibvirtd(), heal: () => running.waitReady() };
     case 'guest QEMU':
       process.kill(await pidOf(running.uuid, 'qemu-system-x86_64'), 'SIGKILL');
       return {
