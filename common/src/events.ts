@@ -1,4 +1,4 @@
-import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 
 /**
  * Of what happens again and again only the latest counts. Such an event has no number of its own but that of the event
@@ -9,11 +9,16 @@ import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 export function coalescingKey({ event }: Pick<OperationEvent, 'event'>): string | undefined {
   switch (event?.$case) {
     case 'stageProgress':
-      return `stage ${event.value.stage}`;
+      return progressKey(event.value.stage);
     case 'queued':
     case 'shareApplied':
       return event.$case;
     default:
       return undefined;
   }
+}
+
+/** The key of the progress of a stage. */
+export function progressKey(stage: Stage): string {
+  return `stage ${stage}`;
 }

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { controlOf, JobCancelled, type Steering } from './control.ts';
-
-const MIB = 1_048_576;
 
 function recorder(): Steering & {
   readonly told: (string | number)[];

@@ -1,3 +1,4 @@
+import { MIB } from '@holdfast/common/bytes.ts';
 import { inTurn } from '../process/inTurn.ts';
 
 /** What a job can be told while it runs. Each returns once it took effect in QEMU. */
@@ -41,8 +42,6 @@ export interface Control {
 export class JobCancelled extends Error {
   override readonly name = 'JobCancelled';
 }
-
-const MIB = 1_048_576;
 
 /** The control of a job that starts with a limit in MiB/s and a share in bytes a second; 0 is none. */
 export function controlOf(

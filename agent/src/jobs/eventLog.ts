@@ -1,4 +1,4 @@
-import { coalescingKey } from '@holdfast/common/events.ts';
+import { coalescingKey, progressKey } from '@holdfast/common/events.ts';
 import { OperationEvent, type Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { isTerminal, type Journal } from './journal.ts';
 
@@ -45,12 +45,12 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
       if (event.$case === 'stageStarted') {
         // A stage that starts again makes what was told since its first start void.
         if (started.has(event.value.stage)) {
-          for (const stage of started) latest.delete(stageKey(stage));
+          for (const stage of started) latest.delete(progressKey(stage));
           started.clear();
         }
         started.add(event.value.stage);
       }
-      if (event.$case === 'stageFinished') latest.delete(stageKey(event.value.stage));
+      if (event.$case === 'stageFinished') latest.delete(progressKey(event.value.stage));
       const numbered: OperationEvent = { sequence: ++lastSequence, time: now(), event };
       // Durable before anyone sees it: a reader must not know more than the journal.
       await journal.append({ kind: 'event', event: OperationEvent.toJSON(numbered) });
@@ -77,11 +77,4 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
       }
     },
   };
-}
-
-function stageKey(stage: Stage): string {
-  return (
-    coalescingKey({ event: { $case: 'stageProgress', value: { stage, figures: undefined, disks: [] } } }) ??
-    ''
-  );
 }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { MIB, never, rawSource, realDaemon } from '../testing/daemon.ts';
+import { MIB } from '@holdfast/common/bytes.ts';
+import { never, rawSource, realDaemon } from '../testing/daemon.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { bytesBefore, mapImage, mapNbdExport, totalBytes } from './extents.ts';
 

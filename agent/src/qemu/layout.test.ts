@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { Secret } from '@holdfast/common/secret.ts';
-import { imageOf, KEY, MIB, never, rawSource } from '../testing/daemon.ts';
+import { imageOf, KEY, never, rawSource } from '../testing/daemon.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output } from '../testing/mount.ts';
 import { withSecretPipe } from '../process/secretPipe.ts';

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { processesWithArgument } from '../process/identity.ts';
-import { MIB, never, rawSource, realDaemon } from '../testing/daemon.ts';
+import { never, rawSource, realDaemon } from '../testing/daemon.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { startStorageDaemon, stopStorageDaemon } from './storageDaemon.ts';
 import { connectQmp, QmpError } from './qmp.ts';

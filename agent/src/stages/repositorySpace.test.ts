@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { controlOf } from '../jobs/control.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output } from '../testing/mount.ts';
 import { requireRepositorySpace, requireReserve, type SpaceDisk } from './repositorySpace.ts';
-
-const MIB = 1_048_576;
 
 describe('the space that a backup needs', () => {
   const context = { control: controlOf(0), runtimeDirectory: '/nowhere' };

@@ -1,9 +1,8 @@
+import { MIB } from '@holdfast/common/bytes.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { mapImage, totalBytes } from '../qemu/extents.ts';
 import type { Space } from '../repository/operations.ts';
 import type { JobContext } from './context.ts';
-
-const MIB = 1_048_576;
 
 /** A disk whose image is to be made, as far as its data can be counted before a snapshot is taken. */
 export interface SpaceDisk {

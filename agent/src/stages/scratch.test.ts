@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { output, smallFileSystem } from '../testing/mount.ts';
 import { guardScratch, requireScratchSpace, type ScratchSpace } from './scratch.ts';
-
-const MIB = 1_048_576;
 
 /** A file system of 10 GiB whose free space goes through these, in MiB, and stays at the last. */
 function shrinking(...freeMib: readonly number[]): () => Promise<ScratchSpace> {

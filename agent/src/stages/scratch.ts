@@ -1,8 +1,8 @@
 import { mkdir, statfs, utimes } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 
-const MIB = 1_048_576;
 const SECOND = 1_000;
 
 /** At least this much stays free. */

@@ -1,4 +1,5 @@
 import { writeFile } from 'node:fs/promises';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { KEY_SECRET_ID, targetNodes, type ImageLayout } from '../qemu/layout.ts';
@@ -8,7 +9,6 @@ import { output } from './mount.ts';
 
 export const KEY = new Secret(`AGE-SECRET-KEY-1${'Q'.repeat(58)}`);
 export const OTHER_KEY = new Secret(`AGE-SECRET-KEY-1${'P'.repeat(58)}`);
-export const MIB = 1_048_576;
 export const never = new AbortController().signal;
 
 /** A real qemu-storage-daemon, gone at the end of the scope. */

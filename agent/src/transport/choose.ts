@@ -1,3 +1,4 @@
+import { MIB } from '@holdfast/common/bytes.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { requireScratchSpace, scratchSpace } from '../stages/scratch.ts';
 import type { TransportName } from './transport.ts';
@@ -9,8 +10,6 @@ export interface ChosenTransport {
   /** Whether the user may not have expected it. */
   readonly unexpected: boolean;
 }
-
-const MIB = 1_048_576;
 
 /**
  * Chooses how the data leaves the domain.

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { scriptedVirsh } from '../testing/virsh.ts';
 import { pushLimit } from './pushLimit.ts';
 
-const MIB = 1_048_576;
 const UUID = '11111111-2222-4333-8444-555555555555';
 
 /** A libvirt with a job for each disk that takes a limit when `takes` says so. */

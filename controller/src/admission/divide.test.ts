@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { MIB } from '@holdfast/common/bytes.ts';
 import { divide, FLOOR, type Sharer } from './divide.ts';
 
-const MIB = 1_048_576;
 const LARGE = 4_096 * MIB;
 
 const amount = fc.oneof(fc.constant(Infinity), fc.integer({ min: 1, max: LARGE }));

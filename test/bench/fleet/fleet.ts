@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MIB } from '@holdfast/common/bytes.ts';
 import type { WatchOperationResponse } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { ListOperationsRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
@@ -9,7 +10,6 @@ import { percentile } from '../percentile.ts';
 import { startController, usage, type BenchController } from './controller.ts';
 import { startGenerator } from './generator.ts';
 
-const MIB = 1024 * 1024;
 const WATCHERS = 100;
 /** So many calls at a time while all backups begin. */
 const CALLERS = 50;
