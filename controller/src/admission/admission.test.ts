@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
-import { grpcTarget } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { WaitReason, type Queued } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { happening, type FakeAgent } from '../testing/fake-agent.ts';
+import { happening, type FakeAgent, runningDomains } from '../testing/fake-agent.ts';
 import {
   TEST_DEADLINE_MS,
   ask,
@@ -17,6 +15,8 @@ import {
   takeBackup,
   watch,
   type Lab,
+  addHost,
+  setSettings,
 } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
@@ -34,19 +34,12 @@ describeOnBothStores('admission', function (kind) {
     lab = await startLab(kind, { heartbeatMs: 50 });
     first = await lab.furnish();
     second = await lab.startAgent('h2', 'z1');
-    const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), {
-      ...{ zone: 'z1', name: 'h2', address: grpcTarget(second.address), labels: {} },
-    });
-    first.domains = domains('a1', 'a2', 'a3');
-    second.domains = domains('b1', 'b2');
+    await addHost(lab, second, 'h2');
+    first.domains = runningDomains('a1', 'a2', 'a3');
+    second.domains = runningDomains('b1', 'b2');
   });
   afterEach(() => lab.close());
 
-  const domains = (...names: string[]) =>
-    names.map((name) => ({ uuid: randomUUID(), name, state: 'running' }));
-  const set = (values: Record<string, string>, clear: string[] = []) =>
-    ask(lab.clients.zones.setSettings.bind(lab.clients.zones), { zone: 'z1', values, clear });
   const start = async (domain: string): Promise<string> => (await takeBackup(lab, { domain })).id;
   const finish = async (agent: FakeAgent, id: string): Promise<void> => {
     const job = await jobOf(agent, id);
@@ -61,7 +54,7 @@ describeOnBothStores('admission', function (kind) {
     });
 
   it('runs as many on a host as may, says what the others wait for, and lets them follow', async () => {
-    await set({ [PER_HOST]: '1' });
+    await setSettings(lab, { [PER_HOST]: '1' });
     const one = await start('a1');
     await jobOf(first, one);
     const two = await start('a2');
@@ -89,20 +82,20 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('counts by repository and by zone, and follows a changed setting at once', async () => {
-    await set({ [PER_REPOSITORY]: '1' });
+    await setSettings(lab, { [PER_REPOSITORY]: '1' });
     const one = await start('a1');
     await jobOf(first, one);
     const two = await start('b1');
     await queuedAs(two, { reason: WaitReason.WAIT_REASON_REPOSITORY_SLOT, subject: 'r1' });
-    await set({ [PER_ZONE]: '1' }, [PER_REPOSITORY]);
+    await setSettings(lab, { [PER_ZONE]: '1' }, [PER_REPOSITORY]);
     await queuedAs(two, { reason: WaitReason.WAIT_REASON_ZONE_SLOT, subject: 'z1' });
-    await set({ [PER_ZONE]: '2' });
+    await setSettings(lab, { [PER_ZONE]: '2' });
     await finish(second, two);
     await finish(first, one);
   });
 
   it('ends one that is cancelled while it waits, and the agent never hears of it', async () => {
-    await set({ [PER_ZONE]: '1' });
+    await setSettings(lab, { [PER_ZONE]: '1' });
     const one = await start('a1');
     const two = await start('a2');
     await queuedAs(two, { position: 1 });
@@ -114,7 +107,7 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('keeps the queue over a restart', async () => {
-    await set({ [PER_ZONE]: '1' });
+    await setSettings(lab, { [PER_ZONE]: '1' });
     const one = await start('a1');
     await jobOf(first, one);
     const two = await start('a2');
@@ -127,7 +120,7 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('lets the work on a drained host go on, and gives it nothing more', async () => {
-    await set({ [PER_HOST]: '1' });
+    await setSettings(lab, { [PER_HOST]: '1' });
     const one = await start('a1');
     await jobOf(first, one);
     const two = await start('a2');
@@ -146,7 +139,7 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('holds nobody up for a host that is down', async () => {
-    await set({ [PER_ZONE]: '1', [PER_REPOSITORY]: '1' });
+    await setSettings(lab, { [PER_ZONE]: '1', [PER_REPOSITORY]: '1' });
     const one = await start('a1');
     const job = await jobOf(first, one);
     job.emit(happening.accepted());
@@ -160,7 +153,7 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('finds a domain again that has moved while its backup waited', async () => {
-    await set({ [PER_HOST]: '1' });
+    await setSettings(lab, { [PER_HOST]: '1' });
     const one = await start('a1');
     await jobOf(first, one);
     const two = await start('a2');
@@ -180,7 +173,7 @@ describeOnBothStores('admission', function (kind) {
   it('gives work that any host could do to the one that has a slot, with the reason', async () => {
     const taken = await takeBackup(lab, { domain: 'a1' });
     await finish(first, taken.id);
-    await set({ [PER_HOST]: '1' });
+    await setSettings(lab, { [PER_HOST]: '1' });
     const busy = [await start('a1'), await start('b1')];
     await jobOf(first, busy[0] ?? '');
     await jobOf(second, busy[1] ?? '');
@@ -200,7 +193,7 @@ describeOnBothStores('admission', function (kind) {
   });
 
   it('takes nobody a slot who cannot begin', async () => {
-    await set({ [PER_ZONE]: '1' });
+    await setSettings(lab, { [PER_ZONE]: '1' });
     first.refusal = new HoldfastError('NO_DISKS', 'no disks');
     const one = await start('a1');
     await reaches(lab, one, OperationState.OPERATION_STATE_FAILED);

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
-import { grpcTarget } from '@holdfast/common/address.ts';
 import { MIB } from '@holdfast/common/bytes.ts';
-import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, WaitReason } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { happening, type FakeAgent, type FakeJob } from '../testing/fake-agent.ts';
+import {
+  happening,
+  type FakeAgent,
+  type FakeJob,
+  finishBackup,
+  runningDomains,
+} from '../testing/fake-agent.ts';
 import {
   TEST_DEADLINE_MS,
   ask,
@@ -16,6 +19,8 @@ import {
   startLab,
   takeBackup,
   type Lab,
+  addHost,
+  setSettings,
 } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
@@ -37,15 +42,10 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
     jobs = [];
     agents = [await lab.furnish()];
     const second = await lab.startAgent('h2', 'z1');
-    const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), {
-      ...{ zone: 'z1', name: 'h2', address: grpcTarget(second.address), labels: {} },
-    });
+    await addHost(lab, second, 'h2');
     agents.push(second);
     agents.forEach((agent, index) => {
-      agent.domains = ['a', 'b', 'c'].map((name) => ({
-        ...{ uuid: randomUUID(), name: `${name}${index + 1}`, state: 'running' },
-      }));
+      agent.domains = runningDomains(...['a', 'b', 'c'].map((name) => `${name}${index + 1}`));
     });
     await setBudget(10);
     most = 0;
@@ -58,10 +58,7 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
     await lab.close();
   });
 
-  const setBudget = (mibps: number) =>
-    ask(lab.clients.zones.setSettings.bind(lab.clients.zones), {
-      ...{ zone: 'z1', values: { [BUDGET]: String(mibps) }, clear: [] },
-    });
+  const setBudget = (mibps: number) => setSettings(lab, { [BUDGET]: String(mibps) });
   /** What all agents together may read, as they understand it. */
   const sum = (): number => jobs.reduce((total, { job }) => total + (job.shareBytesPerSecond || Infinity), 0);
   const start = async (domain: string, settings: Record<string, string> = {}): Promise<FakeJob> => {
@@ -78,7 +75,7 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
   };
   const end = async (job: FakeJob): Promise<void> => {
     jobs = jobs.filter((each) => each.job !== job);
-    job.emit(happening.stageFinished(STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
+    finishBackup(job);
     await reaches(lab, job.id, OperationState.OPERATION_STATE_SUCCEEDED);
   };
   /** Waits until the shares are these, in MiB/s, and says how long that took. */

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
 import { MIB } from '@holdfast/common/bytes.ts';
-import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, WaitReason } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { happening, type FakeAgent, type FakeJob } from '../testing/fake-agent.ts';
+import {
+  happening,
+  type FakeAgent,
+  type FakeJob,
+  finishBackup,
+  runningDomains,
+} from '../testing/fake-agent.ts';
 import {
   TEST_DEADLINE_MS,
-  ask,
   eventually,
   getOperation,
   jobOf,
@@ -16,6 +19,7 @@ import {
   takeBackup,
   type AnotherController,
   type Lab,
+  setSettings,
 } from '../testing/lab.ts';
 
 const { STAGE_BLOCKJOB } = Stage;
@@ -28,19 +32,13 @@ describe('several controllers that share slots and bandwidth', function () {
   beforeEach(async () => {
     lab = await startLab('postgres');
     agent = await lab.furnish();
-    agent.domains = ['a', 'b'].map((name) => ({ uuid: randomUUID(), name, state: 'running' }));
+    agent.domains = runningDomains('a', 'b');
     other = await lab.startAnother();
   });
   afterEach(() => lab.close());
 
-  const set = (values: Record<string, string>) =>
-    ask(lab.clients.zones.setSettings.bind(lab.clients.zones), { zone: 'z1', values, clear: [] });
-  const finish = (job: FakeJob): void => {
-    job.emit(happening.stageFinished(STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
-  };
-
   it('give out the same slots', async () => {
-    await set({ 'nas.backup.concurrency.per.host': '1' });
+    await setSettings(lab, { 'nas.backup.concurrency.per.host': '1' });
     const { id: first } = await takeBackup(lab, { domain: 'a' });
     const job = await jobOf(agent, first);
     const { id: second } = await takeBackup(other.lab, { domain: 'b' });
@@ -50,15 +48,15 @@ describe('several controllers that share slots and bandwidth', function () {
     });
     assert.ok(!agent.jobs.has(second));
     job.emit(happening.accepted());
-    finish(job);
+    finishBackup(job);
     const next = await jobOf(agent, second);
     next.emit(happening.accepted());
-    finish(next);
+    finishBackup(next);
     await reaches(lab, second, OperationState.OPERATION_STATE_SUCCEEDED);
   });
 
   it('divide the same bandwidth', async () => {
-    await set({ 'nas.backup.bandwidth.zone.limit.mbps': '10' });
+    await setSettings(lab, { 'nas.backup.bandwidth.zone.limit.mbps': '10' });
     const jobs: FakeJob[] = [];
     let most = 0;
     const looking = setInterval(() => {
@@ -82,7 +80,7 @@ describe('several controllers that share slots and bandwidth', function () {
       const [first, second] = jobs;
       assert.ok(first !== undefined && second !== undefined);
       jobs.splice(0, 1);
-      finish(first);
+      finishBackup(first);
       await eventually(() => Promise.resolve(Math.abs(second.shareBytesPerSecond / MIB - 10) < 0.01));
       assert.ok(most <= 10 * MIB, `${most / MIB} MiB/s were in force`);
     } finally {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { grpcTarget } from '@holdfast/common/address.ts';
 import { HostState, type Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { FakeAgent } from '../testing/fake-agent.ts';
 import { startFakeAgent } from '../testing/fake-agent.ts';
@@ -14,6 +13,7 @@ import {
   startLab,
   takeBackup,
   type Lab,
+  addHost,
 } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
@@ -26,16 +26,10 @@ describeOnBothStores('hosts at work', function (kind) {
     lab = await startLab(kind, { heartbeatMs: 50 });
     first = await lab.furnish();
     second = await lab.startAgent('h2', 'z1');
-    await add('h2', second, { role: 'backup', rack: '7' });
+    await addHost(lab, second, 'h2', { role: 'backup', rack: '7' });
   });
   afterEach(() => lab.close());
 
-  const add = async (name: string, agent: FakeAgent, labels: Record<string, string> = {}): Promise<void> => {
-    const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), {
-      ...{ zone: 'z1', name, address: grpcTarget(agent.address), labels },
-    });
-  };
   const list = async (...labels: string[]): Promise<readonly Host[]> => {
     const { hosts } = lab.clients;
     return (await ask(hosts.listHosts.bind(hosts), { zone: 'z1', labels })).hosts;

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { grpcTarget } from '@holdfast/common/address.ts';
 import { connectTo } from '@holdfast/common/client.ts';
 import { fromStatus, HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
@@ -22,6 +21,7 @@ import {
   startLab,
   takeBackup,
   type Lab,
+  addHost,
 } from '../testing/lab.ts';
 
 const { LEFTOVER_STATE_REMOVABLE, LEFTOVER_STATE_KEPT, LEFTOVER_STATE_REMOVED } = LeftoverState;
@@ -90,10 +90,7 @@ describe('leftovers', function () {
   it('are kept while their host has a process for them, or does not answer', async () => {
     const ended = await failBackup();
     const other = await lab.startAgent('h2', 'z1');
-    const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), {
-      ...{ zone: 'z1', name: '', address: grpcTarget(other.address), labels: {} },
-    });
+    await addHost(lab, other);
     other.leftovers = agent.leftovers = [partial(ended.backupId)];
     agent.busyJobIds = [ended.id];
     assert.deepEqual(await states(), [LEFTOVER_STATE_KEPT]);
@@ -116,9 +113,7 @@ describe('leftovers', function () {
     const ended = await failBackup();
     const other = await lab.startAgent('h2', 'z1');
     const { hosts } = lab.clients;
-    await ask(hosts.addHost.bind(hosts), {
-      ...{ zone: 'z1', name: '', address: grpcTarget(other.address), labels: {} },
-    });
+    await addHost(lab, other);
     await ask(hosts.removeHost.bind(hosts), { name: 'h1' });
     other.leftovers = [partial(ended.backupId)];
     assert.deepEqual(await states(), [LEFTOVER_STATE_KEPT]);

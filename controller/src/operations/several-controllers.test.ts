@@ -3,8 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
-import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import { happening, type FakeAgent, type FakeJob } from '../testing/fake-agent.ts';
+import { happening, type FakeAgent, type FakeJob, finishBackup } from '../testing/fake-agent.ts';
 import {
   ask,
   eventually,
@@ -44,9 +43,6 @@ describe('several controllers on one PostgreSQL', function () {
     await eventually(() => Promise.resolve(job.acknowledged === 2n));
     return { id, job };
   };
-  const finish = (job: FakeJob): void => {
-    job.emit(happening.stageFinished(STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
-  };
   /** The numbers of stored events that were seen, and not those of progress. */
   const numbers = (seen: ReturnType<typeof watch>): number[] =>
     seen.events
@@ -62,7 +58,7 @@ describe('several controllers on one PostgreSQL', function () {
     });
     const [stage] = (await getOperation(other.lab, id)).stages;
     assert.equal(stage?.figures?.processedBytes, 7n);
-    finish(job);
+    finishBackup(job);
     assert.equal(await seen.ended, undefined);
     assert.deepEqual(numbers(seen), [1, 2, 3, 4]);
   });
@@ -83,7 +79,7 @@ describe('several controllers on one PostgreSQL', function () {
     await lab.stopController();
     await eventually(() => Promise.resolve(agent.attachments.length > 0));
     assert.deepEqual(agent.attachments, [{ jobId: id, afterSequence: 2n, fencingEpoch: 2n }]);
-    finish(job);
+    finishBackup(job);
     assert.equal(await seen.ended, undefined);
     assert.deepEqual(numbers(seen), [1, 2, 3, 4]);
     assert.equal(agent.jobs.size, 1);
@@ -96,7 +92,7 @@ describe('several controllers on one PostgreSQL', function () {
     await sql('update controllers set lease_until_ms = 0 where id = (select leader from operations)');
     await eventually(() => Promise.resolve(agent.attachments.length > 0));
     const third = await lab.startAnother();
-    finish(job);
+    finishBackup(job);
     assert.equal(await seen.ended, undefined);
     assert.deepEqual(numbers(seen), [1, 2, 3, 4]);
     assert.equal((await getOperation(third.lab, id)).state, OperationState.OPERATION_STATE_SUCCEEDED);

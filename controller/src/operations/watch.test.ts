@@ -10,7 +10,7 @@ import {
   OperationState,
   type WatchOperationResponse,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { happening, type FakeAgent } from '../testing/fake-agent.ts';
+import { finishBackup, happening, type FakeAgent } from '../testing/fake-agent.ts';
 import { COLUMN_TYPES, operationFilters } from '../store/migrations.ts';
 import { openStore } from '../store/store.ts';
 import {
@@ -60,7 +60,7 @@ describeOnBothStores('watching operations', function (kind) {
     assert.equal(late.events[1] && progressOf(late.events[1]), 2n);
     // Progress has the number of the event before it: to resume after it misses nothing.
     assert.equal(late.events[1]?.sequence, 2n);
-    job.emit(happening.stageFinished(STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
+    finishBackup(job);
     assert.equal(await early.ended, undefined);
     assert.equal(await late.ended, undefined);
     assert.equal(late.events.at(-1)?.event?.$case, 'completed');

@@ -17,9 +17,8 @@ import {
   type TakeBackupStart,
   type VerifyBackupStart,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { OperationEvent, Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { BackupResult, Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { LeftoverState, type Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
-import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 
 type Start = TakeBackupStart | VerifyBackupStart | RestoreBackupStart;
@@ -286,6 +285,16 @@ function createJob(id: string, start: Start): MutableJob {
     },
   };
   return job;
+}
+
+/** Domains that run, for an agent to have. */
+export function runningDomains(...names: readonly string[]): FakeAgent['domains'] {
+  return names.map((name) => ({ uuid: randomUUID(), name, state: 'running' }));
+}
+
+/** Brings the copy of a backup to its end, and then the backup. */
+export function finishBackup(job: FakeJob): void {
+  job.emit(happening.stageFinished(Stage.STAGE_BLOCKJOB), happening.backedUp(job.start as TakeBackupStart));
 }
 
 /** The happenings that a test puts together. */

@@ -118,11 +118,9 @@ export async function startLab(kind: StoreKind = 'sqlite', options: LabOptions =
     furnish: async () => {
       const agent = await startAgent('h1', 'z1');
       agent.domains = [{ uuid: randomUUID(), name: 'vm', state: 'running' }];
-      const { zones, hosts, repositories } = clients;
+      const { zones, repositories } = clients;
       await ask(zones.createZone.bind(zones), { name: 'z1' });
-      await ask(hosts.addHost.bind(hosts), {
-        ...{ zone: 'z1', name: '', address: grpcTarget(agent.address), labels: {} },
-      });
+      await addHost(lab, agent);
       await ask(
         repositories.addRepository.bind(repositories),
         AddRepositoryRequest.fromPartial({
@@ -195,6 +193,26 @@ export async function refused(call: Promise<unknown>, reason: Reason): Promise<H
     return error;
   }
   assert.fail(`expected to be refused with ${reason}`);
+}
+
+/** Adds an agent's host to `z1`, by the agent's own name when it is given none. */
+export async function addHost(
+  { clients: { hosts } }: Lab,
+  agent: FakeAgent,
+  name = '',
+  labels: Record<string, string> = {},
+): Promise<void> {
+  const address = grpcTarget(agent.address);
+  await ask(hosts.addHost.bind(hosts), { zone: 'z1', name, address, labels });
+}
+
+/** Sets and clears settings of `z1`. */
+export async function setSettings(
+  { clients: { zones } }: Lab,
+  values: Record<string, string>,
+  clear: string[] = [],
+): Promise<void> {
+  await ask(zones.setSettings.bind(zones), { zone: 'z1', values, clear });
 }
 
 /** Starts a backup of `vm` in `z1`. */
