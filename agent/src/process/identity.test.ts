@@ -7,7 +7,8 @@ import { processesWithArgument, signalProcess } from './identity.ts';
 describe('processes by their argument', () => {
   it('are found, ended by a signal, and not found any more', async () => {
     const argument = randomUUID();
-    const child = spawn('sh', ['-c', 'echo up; exec 1>&-; while :; do sleep 60; done', argument]);
+    // It starts no other program: until that is running, it would have the same arguments.
+    const child = spawn('sh', ['-c', 'echo up; read line', argument]);
     const ended = once(child, 'exit');
     await once(child.stdout, 'data');
     const pids = await processesWithArgument(argument);
