@@ -4,6 +4,7 @@ import type { JobEvent } from '../jobs/eventLog.ts';
 import type { Undoing } from '../jobs/undo.ts';
 import { freeze, FREEZE_LIMIT_MS, type Freeze } from '../libvirt/freeze.ts';
 import { startThawGuard, type ThawGuard } from '../libvirt/thawGuard.ts';
+import { domainEnded } from '../transport/running.ts';
 import type { Transport } from '../transport/transport.ts';
 import { warning, type JobContext, type StageEnd } from './context.ts';
 import type { Prepared } from './prepare.ts';
@@ -45,7 +46,9 @@ export async function* quiesce(
     }
   }
   try {
-    if (!outcome.frozen && requested === 'required') throw notQuiesced(outcome.message);
+    if (!outcome.frozen && requested === 'required') {
+      throw (await domainEnded(context.virsh, prepared)) ?? notQuiesced(outcome.message);
+    }
     await transport.begin();
     if (outcome.frozen && owed?.guard.isInTime() === false) {
       outcome = { ...outcome, frozen: false, message: TOO_LONG };

@@ -1,6 +1,5 @@
 import { dirname, join } from 'node:path';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { stateOrGone } from '../libvirt/domains.ts';
 import { beginPullBackup } from '../libvirt/pullBackup.ts';
 import { domainDirectory } from '../libvirt/qemuProcess.ts';
 import { mapNbdExport } from '../qemu/extents.ts';
@@ -10,7 +9,7 @@ import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
 import { guardScratch, requireScratchSpace, type ScratchGuard } from '../stages/scratch.ts';
 import { makeExportDirectory } from './exporter.ts';
-import { domainStopped } from './running.ts';
+import { domainEnded } from './running.ts';
 import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 
@@ -92,12 +91,7 @@ export async function pullTransport(
           prepared.requireRepository();
           images.whenIdle(idleMs);
         },
-        explain: async () => {
-          const state = await stateOrGone(virsh, uuid).catch(() => 'unknown');
-          return ['running', 'paused', 'unknown'].includes(state)
-            ? images.fault()
-            : domainStopped(prepared, state);
-        },
+        explain: async () => (await domainEnded(virsh, prepared)) ?? images.fault(),
       },
       context.now,
     );

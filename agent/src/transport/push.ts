@@ -16,7 +16,7 @@ import { exportFile, makeExportDirectory, mountExports, type Exporter } from './
 import { startPushGuard } from './pushGuard.ts';
 import { pushLimit, type PushLimit } from './pushLimit.ts';
 import { offerTargets, roundUp, withdrawTargets } from './pushTarget.ts';
-import { domainStopped } from './running.ts';
+import { domainEnded, domainStopped } from './running.ts';
 import { watchSourceImages } from './sourceImages.ts';
 import type { Transport } from './transport.ts';
 import { watchTargets, type Watchdog } from './watchdog.ts';
@@ -252,6 +252,5 @@ async function stalledError({ context, prepared, watchdog }: Push): Promise<Hold
         'writes of the guest waited. The backup was given up, so that they wait no longer; none of them failed.',
     );
   }
-  const state = await stateOrGone(context.virsh, prepared.domain.uuid).catch(() => 'unknown');
-  return ['running', 'paused', 'unknown'].includes(state) ? undefined : domainStopped(prepared, state);
+  return domainEnded(context.virsh, prepared);
 }
