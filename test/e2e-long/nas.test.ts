@@ -4,16 +4,21 @@ import path from 'node:path';
 import { failed, succeeded } from '../harness/follow.ts';
 import { until } from '../lab/deadline.ts';
 import { RepositoryState } from '@holdfast/proto/holdfast/v1/repository.ts';
-import { LEASE_SECONDS } from '../lab/ganesha.ts';
 import { MiB } from '../lab/spec.ts';
 import { MINUTE, useNas } from '../e2e/support/nas.ts';
 import { controllerEnvironment, pageOf } from '../e2e/support/page.ts';
 
+/** Short, so that a hang can outlast it. */
+const LEASE_SECONDS = 15;
 const STALLED = RepositoryState.REPOSITORY_STATE_STALLED;
 
 /** What takes an emulated host more than the time that `make test` has. */
 describe('faults of real NFS and CIFS servers', () => {
-  const nas = useNas({ domains: [{ name: 'one' }, { name: 'two' }], sizeMiB: 16 });
+  const nas = useNas({
+    domains: [{ name: 'one' }, { name: 'two' }],
+    sizeMiB: 16,
+    leaseSeconds: LEASE_SECONDS,
+  });
   /** So that there is time to do something in the middle. */
   const slow = { 'nas.backup.bandwidth.limit.mbps': '1' };
 

@@ -18,7 +18,7 @@ export class QmpError extends Error {
 /** A client of a QMP monitor (qemu.git docs/interop/qmp-spec.rst). A monitor greets one client at a time only. */
 export interface Qmp {
   /**
-   * Runs a command and returns what it returns. Default deadline 30 s.
+   * Runs a command and returns what it returns. Default deadline 120 s.
    *
    * @throws QmpError when QEMU refuses, HoldfastError QEMU_FAILED when it is gone or does not answer in time.
    */
@@ -47,7 +47,8 @@ interface QmpMessage {
 
 const CONNECT_DEADLINE_MS = 30_000;
 const GREETING_DEADLINE_MS = 5_000;
-const COMMAND_DEADLINE_MS = 30_000;
+/** A command that opens a file waits for as long as a client of NFS does, which asks again after a minute (nfs(5), timeo). */
+const COMMAND_DEADLINE_MS = 120_000;
 
 /**
  * Connects to a monitor that listens on a unix socket, or is about to. A connection that QEMU takes while it is still

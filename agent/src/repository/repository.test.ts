@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { processesWithArgument } from '../process/identity.ts';
@@ -146,6 +147,17 @@ describe('a repository', () => {
       await output('chattr', ['-i', at('immutable')]);
     }
     await chmod(directory.path, 0o700);
+  });
+
+  it('fails a call to a helper that has died a moment ago, and goes on with a new one', async () => {
+    const repository = open();
+    await repository.probe();
+    const pid = await helperOf(directory.path);
+    process.kill(pid, 'SIGKILL');
+    // Without a turn of the event loop, which would hear of it.
+    while (/^State:\t[^ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')));
+    await assert.rejects(repository.probe(), { reason: 'REPOSITORY_FAILED' });
+    await repository.probe();
   });
 
   it('fails its calls when its helper is killed, and goes on with a new one', async () => {

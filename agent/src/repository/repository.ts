@@ -127,10 +127,13 @@ export function openRepository(
         waiting.resolve(response.result);
       } else waiting.reject(repositoryError(ref, response.error));
     });
-    child.on('exit', () => {
+    const died = (): void => {
       if (child !== helper) return;
       failAll(new HoldfastError('REPOSITORY_FAILED', `The helper process of repository ${ref.name} died.`));
-    });
+    };
+    child.on('exit', died);
+    // It could not be started, or it died and was sent a call before its end was heard of.
+    child.on('error', died);
     // Its parent may end while it waits for a NAS.
     child.unref();
     hasAnswered = false;

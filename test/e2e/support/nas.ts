@@ -46,6 +46,8 @@ export interface NasOptions {
   readonly domains: readonly NasDomain[];
   /** Of each domain's disk. */
   readonly sizeMiB: number;
+  /** Of the NFS server, see startGanesha. */
+  readonly leaseSeconds?: number;
 }
 
 /** NFS and CIFS servers and an emulated host that mounts them, filled before the first test of the describe. */
@@ -85,7 +87,7 @@ export interface NasFixture {
 }
 
 /** Inside `describe`: the servers, the host with its domains, and the repositories nfs and cifs. */
-export function useNas({ domains, sizeMiB }: NasOptions): NasFixture {
+export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixture {
   const stack = new AsyncDisposableStack();
   let lab: Lab;
   let holdfast: Holdfast;
@@ -101,7 +103,7 @@ export function useNas({ domains, sizeMiB }: NasOptions): NasFixture {
     });
     [host, ganesha, samba] = await Promise.all([
       startMicroHost(lab, starting, prepare),
-      startGanesha().then((started) => stack.use(started)),
+      startGanesha(leaseSeconds).then((started) => stack.use(started)),
       startSamba().then((started) => stack.use(started)),
       starting,
     ]);
