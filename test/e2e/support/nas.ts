@@ -118,7 +118,9 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
     this.currentTest?.timeout(8 * MINUTE);
   });
   afterEach(async function () {
-    if (this.currentTest?.state === 'failed') console.error((await host.logs()).slice(-20_000));
+    if (this.currentTest?.state !== 'failed') return;
+    console.error((await host.logs()).slice(-20_000));
+    console.error(await host.vm.sh('dmesg | tail -n 40'));
   });
 
   async function prepare(vm: MicroVm): Promise<void> {
@@ -165,7 +167,7 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
   const mounts = () => host.vm.sh('grep -E " (nfs4?|cifs|smb3) " /proc/mounts || true');
   const nothingLeft = async (): Promise<void> => {
     let found = '';
-    await until('Nothing is left', 60_000, async () => {
+    await until('Nothing is left', 3 * MINUTE, async () => {
       // In brackets, so that it does not find itself.
       found = `${await mounts()}${await host.vm.sh(
         `pgrep -af '[r]unner.ts|[q]emu-storage-daemon|[u]nmounter.ts' || true
