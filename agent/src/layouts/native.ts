@@ -4,9 +4,10 @@ import { imageFileName } from '../qemu/layout.ts';
 import {
   backupFolder,
   DOMAIN_XML_FILE,
+  keyFile,
   MAC_FILE,
   MANIFEST_FILE,
-  WRAPPED_KEY_FILE,
+  zoneKeyFile,
   ZONE_KEYS_FOLDER,
 } from '../repository/layout.ts';
 import { encodeManifest, manifestMac, sha256 } from '../repository/manifestFile.ts';
@@ -35,14 +36,14 @@ export function nativeLayout(backupId: string, backupKey: BackupKey | undefined)
         encryption:
           backupKey === undefined
             ? undefined
-            : { keyId: backupKey.keyId, wrappedKeyFile: WRAPPED_KEY_FILE, macFile: MAC_FILE },
+            : { keyId: backupKey.keyId, wrappedKeyFile: '', macFile: MAC_FILE },
         domainXmlFile: savedXml.file,
         domainXmlSha256: savedXml.sha256,
         ...(await writeState(write, state, key)),
       };
       const bytes = encodeManifest(whole);
       if (key !== undefined && backupKey !== undefined) {
-        await write(WRAPPED_KEY_FILE, backupKey.wrappedKey);
+        await write(keyFile(backupKey.keyId), backupKey.wrappedKey);
         await write(MAC_FILE, Buffer.from(`${manifestMac(bytes, key)}\n`));
       }
       await write(MANIFEST_FILE, bytes);
@@ -53,7 +54,7 @@ export function nativeLayout(backupId: string, backupKey: BackupKey | undefined)
 
 /** Writes the zone's key under its passphrase to the repository, unless it is there already. */
 async function storeZoneKey(repository: Repository, keyId: string, content: Uint8Array): Promise<void> {
-  const path = `${ZONE_KEYS_FOLDER}/${keyId}.age`;
+  const path = zoneKeyFile(keyId);
   await repository.makeFolder(ZONE_KEYS_FOLDER);
   const stored = await repository.readFile(path, 65_536);
   if (stored === undefined || !Buffer.from(stored).equals(content)) await repository.writeFile(path, content);

@@ -9,7 +9,6 @@
 export const REPOSITORY_ID_FILE = 'repository-id';
 export const MANIFEST_FILE = 'manifest.json';
 export const MAC_FILE = 'manifest.hmac';
-export const WRAPPED_KEY_FILE = 'key.age';
 export const DOMAIN_XML_FILE = 'domain.xml';
 export const NVRAM_FILE = 'nvram.fd';
 export const LIBVIRT_METADATA_FILE = 'libvirt-metadata.xml';
@@ -22,6 +21,21 @@ export function backupFolder(domainUuid: string, at: Date, backupId: string): st
     .replace(/\.\d+Z$/, 'Z')
     .replaceAll(/[-:]/g, '');
   return `${domainUuid}/${time}-${backupId}`;
+}
+
+/** The file with a backup's own key, which the zone key of that id opens. */
+export function keyFile(keyId: string): string {
+  return `key.${keyId}.age`;
+}
+
+/** The id of the zone key that opens a file of a backup's folder; undefined when it is no such file. */
+export function keyIdOfFile(name: string): string | undefined {
+  return /^key\.(?<id>[\w-]{1,128})\.age$/.exec(name)?.groups?.['id'];
+}
+
+/** The zone's key of an id under the zone's passphrase. */
+export function zoneKeyFile(keyId: string): string {
+  return `${ZONE_KEYS_FOLDER}/${keyId}.age`;
 }
 
 const PARTIAL_SUFFIX = '.partial';

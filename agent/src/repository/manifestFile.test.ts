@@ -25,7 +25,7 @@ const PLAIN = Manifest.fromPartial({
 });
 const SEALED = Manifest.fromPartial({
   ...PLAIN,
-  encryption: { keyId: 'k', wrappedKeyFile: 'key.age', macFile: 'manifest.hmac' },
+  encryption: { keyId: 'k', wrappedKeyFile: '', macFile: 'manifest.hmac' },
 });
 
 describe('a manifest', () => {
