@@ -49,6 +49,8 @@ export const reasons = {
   VOLUME_REFUSED: status.FAILED_PRECONDITION,
   /** A source volume is encrypted and the backup would not be. */
   SOURCE_ENCRYPTED: status.FAILED_PRECONDITION,
+  /** The controller does not know the zone key that opens the backup. */
+  KEY_MISSING: status.FAILED_PRECONDITION,
   /** Encryption is on and there is no passphrase. */
   PASSPHRASE_MISSING: status.FAILED_PRECONDITION,
   /** The repository's directory is not there, not a directory or not writable. */

@@ -132,7 +132,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     operationService({ journal, live, elsewhere, now, stopping: stop.signal, logger }),
     zoneService({ zones, settings, onChange: capacityChanged, logger }),
     hostService({ hosts, onChange: capacityChanged, logger }),
-    repositoryService({ repositories, logger }),
+    repositoryService({ store, repositories, keys, now, stopping: stop.signal, logger }),
     keyService({ keys, zones, logger }),
     statisticsService({ statistics, zones, repositories, logger }),
     leftoverService({ leftovers, logger }),

@@ -128,7 +128,7 @@ function startOf(
     message: {
       $case: 'start',
       value: {
-        header: { jobId, zone: 'z1', fencingEpoch, correlationId: 'by-hand' },
+        header: { jobId, zone: 'z1', fencingEpoch, correlationId: 'by-hand', host: '' },
         backupId: randomUUID(),
         domain,
         repository: { name: 'nas', path: holdfast.repository(), type: 1 },

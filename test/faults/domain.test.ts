@@ -125,7 +125,7 @@ describe('a domain in no state for a backup', () => {
     const client = connectTo(AgentServiceClient, address);
     const call = client.takeBackup();
     const value = {
-      header: { jobId: randomUUID(), zone, fencingEpoch: 1_000n, correlationId: 'direct' },
+      header: { jobId: randomUUID(), zone, fencingEpoch: 1_000n, correlationId: 'direct', host: '' },
       backupId: randomUUID(),
       domain: guest.uuid,
       repository: { name: 'nas-z1', path: holdfast.repository() },

@@ -1,6 +1,6 @@
 import pMap from 'p-map';
 import type { Logger } from '@holdfast/common/logger.ts';
-import { unary } from '@holdfast/common/call.ts';
+import { serverStream, unary } from '@holdfast/common/call.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { version } from '@holdfast/common/version.ts';
 import type {
@@ -21,6 +21,7 @@ import { hostFeatures } from '../qemu/features.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import { deleteBackup, deleteCloudStackBackup } from '../repository/deleteBackup.ts';
 import type { Repositories } from '../repository/repositories.ts';
+import { scanRepository } from '../repository/scan.ts';
 import { jobStream } from './jobStream.ts';
 import {
   requireField,
@@ -98,6 +99,13 @@ export function agentService(parts: AgentParts): AgentServiceServer {
           path: repository.pathOf(''),
         };
       });
+    }),
+    scanRepository: serverStream(logger, async function* (request, { signal }) {
+      requireZone(zone, request.zone);
+      const either = AbortSignal.any([signal, parts.stopping]);
+      yield* repositories.useFor(given(request.repository), (repository) =>
+        scanRepository(repository, either),
+      );
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
     findLeftovers: unary(logger, async (request) => {

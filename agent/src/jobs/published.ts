@@ -1,6 +1,7 @@
 import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { MANIFEST_FILE } from '../repository/layout.ts';
-import { MAX_MANIFEST_BYTES, sha256 } from '../repository/manifestFile.ts';
+import { sha256 } from '@holdfast/common/manifestDigest.ts';
+import { MAX_MANIFEST_BYTES } from '../repository/manifestFile.ts';
 import type { JournaledRef, Repository } from '../repository/repository.ts';
 import type { JournalEntry } from './journal.ts';
 

@@ -1,3 +1,4 @@
+import { manifestMac, sha256 } from '@holdfast/common/manifestDigest.ts';
 import type { BackupKey } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { imageFileName } from '../qemu/layout.ts';
@@ -10,7 +11,7 @@ import {
   zoneKeyFile,
   ZONE_KEYS_FOLDER,
 } from '../repository/layout.ts';
-import { encodeManifest, manifestMac, sha256 } from '../repository/manifestFile.ts';
+import { encodeManifest } from '../repository/manifestFile.ts';
 import type { Repository } from '../repository/repository.ts';
 import { writeSavedFile } from '../repository/savedFile.ts';
 import { writeState } from '../stages/writeState.ts';

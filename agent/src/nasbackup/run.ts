@@ -64,7 +64,7 @@ async function backUp(request: BackupRequest, surroundings: Surroundings): Promi
     const end = await runJob(
       client,
       {
-        header: { jobId: randomUUID(), zone, fencingEpoch: 0n, correlationId },
+        header: { jobId: randomUUID(), zone, fencingEpoch: 0n, correlationId, host: '' },
         backupId: randomUUID(),
         domain: request.domain,
         repository: repositoryOf(request.storage),

@@ -1,10 +1,7 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { MANIFEST_FILE, partialFolder } from './layout.ts';
+import { MANIFEST_FILE, parseBackupFolder, partialFolder } from './layout.ts';
 import { MAX_MANIFEST_BYTES, parseManifest } from './manifestFile.ts';
 import type { Repository } from './repository.ts';
-
-/** A backup's folder, exactly as this program names it, so that nothing else can be removed. */
-const FOLDER = /^[0-9a-f-]{36}\/\d{8}T\d{6}Z-(?<id>[0-9a-f-]{36})$/;
 
 /**
  * Removes a backup. It is gone from sight first, by one rename, so that a deletion that is interrupted leaves no half
@@ -17,7 +14,8 @@ export async function deleteBackup(
   folder: string,
   backupId: string,
 ): Promise<{ readonly freedBytes: bigint }> {
-  if (FOLDER.exec(folder)?.groups?.['id'] !== backupId) {
+  // Exactly as this program names it, so that nothing else can be removed.
+  if (parseBackupFolder(folder)?.backupId !== backupId) {
     throw new HoldfastError(
       'INVALID_REQUEST',
       `${JSON.stringify(folder)} is not the folder of backup ${backupId}.`,

@@ -38,6 +38,15 @@ export function zoneKeyFile(keyId: string): string {
   return `${ZONE_KEYS_FOLDER}/${keyId}.age`;
 }
 
+/** What backupFolder put into a path; undefined when it did not make it. */
+export function parseBackupFolder(
+  folder: string,
+): { readonly domainUuid: string; readonly backupId: string } | undefined {
+  const { domainUuid, backupId } =
+    /^(?<domainUuid>[0-9a-f-]{36})\/\d{8}T\d{6}Z-(?<backupId>[0-9a-f-]{36})$/.exec(folder)?.groups ?? {};
+  return domainUuid === undefined || backupId === undefined ? undefined : { domainUuid, backupId };
+}
+
 const PARTIAL_SUFFIX = '.partial';
 
 /** The name that a folder has while it is written or removed. */

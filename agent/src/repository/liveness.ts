@@ -158,6 +158,7 @@ export function watchRepository(repository: Repository, options: WatchOptions): 
     readFile: wrap('readFile'),
     fileBytes: wrap('fileBytes'),
     foldersIn: wrap('foldersIn'),
+    filesIn: wrap('filesIn'),
     hasFolder: wrap('hasFolder'),
     syncFolder: wrap('syncFolder'),
     renameFolder: wrap('renameFolder'),

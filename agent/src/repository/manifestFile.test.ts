@@ -7,7 +7,8 @@ import { Secret } from '@holdfast/common/secret.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
 import { openLocal } from '../testing/repository.ts';
-import { encodeManifest, manifestMac, parseManifest, readManifest, sha256 } from './manifestFile.ts';
+import { manifestMac, sha256 } from '@holdfast/common/manifestDigest.ts';
+import { encodeManifest, parseManifest, readManifest } from './manifestFile.ts';
 import type { Repository } from './repository.ts';
 
 const KEY = new Secret(`AGE-SECRET-KEY-1${'Q'.repeat(58)}`);

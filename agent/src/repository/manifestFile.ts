@@ -1,5 +1,5 @@
-import { createHash, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { isManifestMac, sha256 } from '@holdfast/common/manifestDigest.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
 import { Manifest, type SavedFile } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { MAC_FILE, MANIFEST_FILE } from './layout.ts';
@@ -16,17 +16,6 @@ export const MAX_MANIFEST_BYTES = 16 * 1024 * 1024;
 /** The bytes of manifest.json. */
 export function encodeManifest(manifest: Manifest): Buffer {
   return Buffer.from(`${JSON.stringify(Manifest.toJSON(manifest), null, 2)}\n`);
-}
-
-/** SHA-256 in hexadecimal. */
-export function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
-
-/** HMAC-SHA-256 of the manifest under a key of its own, derived from the backup's by HKDF-SHA-256, in hexadecimal. */
-export function manifestMac(bytes: Uint8Array, backupKey: Secret): string {
-  const key = Buffer.from(hkdfSync('sha256', backupKey.reveal(), '', 'holdfast manifest mac v1', 32));
-  return createHmac('sha256', key).update(bytes).digest('hex');
 }
 
 /**
@@ -113,9 +102,7 @@ async function proveMac(
 ): Promise<void> {
   const stored = await repository.readFile(`${folder}/${MAC_FILE}`, 1_024);
   if (stored === undefined) throw damaged(`${folder}/${MAC_FILE}`, 'is missing');
-  const given = Buffer.from(Buffer.from(stored).toString('utf8').trim());
-  const computed = Buffer.from(manifestMac(bytes, secret));
-  if (given.length !== computed.length || !timingSafeEqual(given, computed)) {
+  if (!isManifestMac(Buffer.from(stored).toString('utf8'), bytes, secret)) {
     // Bytes that the catalogue knows leave only the key, or the MAC itself, to be wrong.
     throw new HoldfastError(
       knownBytes ? 'KEY_WRONG' : 'BACKUP_DAMAGED',

@@ -55,6 +55,8 @@ export interface Operations {
   fileBytes(path: string): Promise<number | undefined>;
   /** The names of the folders in a folder; undefined when it is not there. */
   foldersIn(path: string): Promise<readonly string[] | undefined>;
+  /** The names of the regular files in a folder; undefined when it is not there. */
+  filesIn(path: string): Promise<readonly string[] | undefined>;
   /** Whether a folder is there. */
   hasFolder(path: string): Promise<boolean>;
   /** Makes a folder's entries durable. */
@@ -172,6 +174,10 @@ export function operationsOn(root: string, repositoryId: string): Operations {
     foldersIn: async (path) =>
       (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
         ?.filter((entry) => entry.isDirectory())
+        .map(({ name }) => name),
+    filesIn: async (path) =>
+      (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
+        ?.filter((entry) => entry.isFile())
         .map(({ name }) => name),
     hasFolder: async (path) => (await stat(at(path)).catch(ifMissing))?.isDirectory() ?? false,
     syncFolder: (path) => syncFolder(at(path)),

@@ -7,6 +7,11 @@ import { openRepository, type Repository } from './repository.ts';
 export interface Repositories {
   /** Does something on a repository. It stays open for a while, and is unmounted then unless others use it. */
   use<Result>(ref: RepositoryRef, work: (repository: Repository) => Promise<Result>): Promise<Result>;
+  /** As `use`, for something that comes piece by piece. */
+  useFor<Item>(
+    ref: RepositoryRef,
+    work: (repository: Repository) => AsyncIterable<Item>,
+  ): AsyncGenerator<Item, void, undefined>;
   /** As `use`, on a mount of its own, which proves the address and the credentials. */
   useAfresh<Result>(ref: RepositoryRef, work: (repository: Repository) => Promise<Result>): Promise<Result>;
   close(): Promise<void>;
@@ -62,6 +67,14 @@ export function openRepositories(mountsDirectory: string, logger: Logger, idleMs
       const used = enter(ref);
       try {
         return await work(used.repository);
+      } finally {
+        leave(ref, used);
+      }
+    },
+    useFor: async function* (ref, work) {
+      const used = enter(ref);
+      try {
+        yield* work(used.repository);
       } finally {
         leave(ref, used);
       }

@@ -226,6 +226,7 @@ export function openRepository(
     readFile: call('readFile'),
     fileBytes: call('fileBytes'),
     foldersIn: call('foldersIn'),
+    filesIn: call('filesIn'),
     hasFolder: call('hasFolder'),
     syncFolder: call('syncFolder'),
     renameFolder: call('renameFolder'),

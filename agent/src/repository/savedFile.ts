@@ -2,7 +2,7 @@ import { Decrypter, Encrypter, identityToRecipient } from 'age-encryption';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Secret } from '@holdfast/common/secret.ts';
 import type { SavedFile } from '@holdfast/proto/holdfast/v1/manifest.ts';
-import { sha256 } from './manifestFile.ts';
+import { sha256 } from '@holdfast/common/manifestDigest.ts';
 import type { Repository } from './repository.ts';
 
 /** What is added to the name of a file that is encrypted to the backup's key. */

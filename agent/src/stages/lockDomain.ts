@@ -2,7 +2,7 @@ import { link, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { DomainId } from '../libvirt/domains.ts';
-import { sha256 } from '../repository/manifestFile.ts';
+import { sha256 } from '@holdfast/common/manifestDigest.ts';
 import type { JobContext } from './context.ts';
 
 /**

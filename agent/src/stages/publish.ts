@@ -82,7 +82,7 @@ function describe(
     backupId: start.backupId,
     snapshotTime: snapshot.time,
     zone: context.header.zone,
-    host: context.hostName,
+    host: context.header.host === '' ? context.hostName : context.header.host,
     domainUuid: prepared.domain.uuid,
     domainName: prepared.domain.name,
     domainRunning: prepared.running,

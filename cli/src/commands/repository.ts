@@ -16,14 +16,16 @@ import { safe } from '../format/text.ts';
 import { collect } from '../option-values.ts';
 import { printList } from '../print.ts';
 import { call } from '../session.ts';
+import { addRescan } from './rescan.ts';
 
-/** Adds `repository` with `add`, `list`, `show` and `remove`. */
+/** Adds `repository` with `add`, `list`, `show`, `remove` and `rescan`. */
 export function addRepository(program: Command, context: Context): void {
   const repository = program.command('repository').description('Where backups lie.');
   addAdd(repository, context);
   addList(repository, context);
   addShow(repository, context);
   addRemove(repository, context);
+  addRescan(repository, context);
 }
 
 /** The types by the names that people type. */

@@ -51,6 +51,7 @@ export const accessRules: Readonly<Record<string, readonly [CallerRole, Scope]>>
   'RepositoryService/ListRepositories': ['viewer', 'zone'],
   'RepositoryService/GetRepository': ['viewer', 'repository'],
   'RepositoryService/RemoveRepository': ['admin', 'repository'],
+  'RepositoryService/RescanRepository': ['admin', 'repository'],
   'KeyService/ListKeys': ['viewer', 'zone'],
   'StatisticsService/ListZoneStatistics': ['viewer', 'zone'],
   'StatisticsService/ListDomainStatistics': ['viewer', 'zone'],

@@ -137,6 +137,20 @@ describeOnBothStores('bad input', function (kind) {
     );
   });
 
+  it('gets a clear answer from a rescan', async () => {
+    const { repositories } = lab.clients;
+    const request = fc.record({ name: fc.oneof(fc.constant('r1'), text), dryRun: fc.boolean() });
+    await fc.assert(
+      fc.asyncProperty(request, async (asked) => {
+        const stream = repositories.rescanRepository(asked) as AsyncIterable<unknown>;
+        const error = await Array.fromAsync(stream).then(() => undefined, fromServiceError);
+        if (error === undefined) return;
+        assert.ok(error instanceof HoldfastError && error.reason !== 'INTERNAL', error.message);
+      }),
+      { numRuns: RUNS_PER_METHOD },
+    );
+  });
+
   it('answers bytes that are no messages, and streams that are reset, as clearly', async () => {
     const paths = services.flatMap(([, definition]) => Object.values(definition).map(({ path }) => path));
     const bytes = fc.uint8Array({ maxLength: 40 });

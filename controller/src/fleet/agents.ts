@@ -1,6 +1,6 @@
 import { parseAddress } from '@holdfast/common/address.ts';
-import { callUnary, checkHealth, connectTo } from '@holdfast/common/client.ts';
-import { HoldfastError } from '@holdfast/common/errors.ts';
+import { callUnary, checkHealth, connectTo, correlated } from '@holdfast/common/client.ts';
+import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
 import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import {
   AgentServiceClient,
@@ -16,6 +16,8 @@ import {
   type PrepareRepositoryResponse,
   type RemoveLeftoversRequest,
   type RemoveLeftoversResponse,
+  type ScanRepositoryRequest,
+  type ScanRepositoryResponse,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const SECOND = 1_000;
@@ -66,6 +68,13 @@ export interface Agents {
     request: DeleteBackupRequest,
     correlationId: string,
   ): Promise<DeleteBackupResponse>;
+  /** What lies in a repository, batch by batch. Ends with an error when the signal aborts. */
+  scanRepository(
+    place: AgentPlace,
+    request: ScanRepositoryRequest,
+    correlationId: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<ScanRepositoryResponse, void, undefined>;
   listJobs(place: AgentPlace, correlationId: string): Promise<ListJobsResponse>;
   findLeftovers(
     place: AgentPlace,
@@ -144,6 +153,23 @@ export function createAgents(certificates?: Certificates): Agents {
       const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
       return await naming(place, callUnary(agent.deleteBackup.bind(agent), request, options));
     },
+    scanRepository: async function* (place, request, correlationId, signal) {
+      const stream = client(place).scanRepository(request, correlated(correlationId));
+      const cancel = (): void => {
+        stream.cancel();
+      };
+      signal.addEventListener('abort', cancel, { once: true });
+      // One that is cancelled after its reader has gone says so, and nobody else listens.
+      stream.on('error', () => undefined);
+      try {
+        yield* stream as AsyncIterable<ScanRepositoryResponse>;
+      } catch (error) {
+        throw named(place, fromServiceError(error));
+      } finally {
+        signal.removeEventListener('abort', cancel);
+        cancel();
+      }
+    },
     listJobs: async (place, correlationId) => {
       const agent = client(place);
       const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
@@ -171,10 +197,14 @@ async function naming<Response>(place: AgentPlace, answer: Promise<Response>): P
   try {
     return await answer;
   } catch (error) {
-    if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE')
-      throw unreachable(place, error);
-    throw error;
+    throw named(place, error);
   }
+}
+
+function named(place: AgentPlace, error: unknown): unknown {
+  return error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE'
+    ? unreachable(place, error)
+    : error;
 }
 
 function unreachable(place: AgentPlace, cause: Error): HoldfastError {

@@ -3,7 +3,11 @@ import type { Selectable } from 'kysely';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
-import type { GetRepositoryStatsResponse, RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type {
+  GetRepositoryStatsResponse,
+  RepositoryRef,
+  ScannedFolder,
+} from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
@@ -60,6 +64,15 @@ export interface Repositories {
     leftovers: readonly Leftover[],
     correlationId: string,
   ): Promise<readonly Leftover[]>;
+  /**
+   * What lies in it, batch by batch, as the first host of its zone that answers reads it. Ends with an error when the
+   * signal aborts. @throws as stats
+   */
+  scan(
+    repository: Repository,
+    correlationId: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly ScannedFolder[], void, undefined>;
   /** Notes what an event of a host's job says of a repository. */
   noteEvent(repository: string, host: string, event: OperationEvent): void;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
@@ -163,6 +176,21 @@ export function createRepositories(parts: {
       }),
     noteEvent: (name, host, event) => {
       health.noteEvent(name, host, event);
+    },
+    scan: async function* (repository, correlationId, signal) {
+      const { zone } = repository;
+      const request = { zone, repository: await ref(repository) };
+      // The first batch says whether a host can; another one cannot go on in the middle.
+      const { scan, first } = await askZone(zone, async (host) => {
+        const batches = agents.scanRepository(host, request, correlationId, signal);
+        return { scan: batches, first: await batches.next() };
+      });
+      try {
+        if (first.done !== true) yield first.value.folders;
+        for await (const { folders } of scan) yield folders;
+      } finally {
+        await scan.return();
+      }
     },
     findLeftovers: async (repository, correlationId) => {
       const request = { zone: repository.zone, repository: await ref(repository) };

@@ -34,7 +34,7 @@ export interface Keys {
   /**
    * The own key of a backup from its wrapped form. With a passphrase, that must open the zone's key.
    *
-   * @throws HoldfastError KEY_WRONG
+   * @throws HoldfastError KEY_WRONG, KEY_MISSING
    */
   unwrap(keyId: string, wrappedKey: Uint8Array, passphrase?: Secret): Promise<Secret>;
   /** A zone's keys, newest first, without their secret parts. */
@@ -45,8 +45,15 @@ export function createKeys(parts: { store: Store; now: () => Date; scryptWorkFac
   const { store, now, scryptWorkFactor } = parts;
   const { db } = store;
 
-  const find = async (keyId: string): Promise<KeyTable> =>
-    await db.selectFrom('keys').selectAll().where('id', '=', keyId).executeTakeFirstOrThrow();
+  const find = async (keyId: string): Promise<KeyTable> => {
+    const row = await db.selectFrom('keys').selectAll().where('id', '=', keyId).executeTakeFirst();
+    if (row !== undefined) return row;
+    throw new HoldfastError(
+      'KEY_MISSING',
+      `This controller does not know zone key ${keyId}, which opens the backup. Until it does, docs/recover-by-hand.md opens it with the zone's passphrase.`,
+      { metadata: { key: keyId } },
+    );
+  };
 
   const zoneKeyFile: Keys['zoneKeyFile'] = async (keyId) => {
     while (true) {

@@ -161,8 +161,8 @@ async function withShare(
 }
 
 function headerOf({ operation, fencingEpoch }: ActiveOperation): JobHeader {
-  const { id, zone, correlationId } = operation;
-  return { jobId: id, zone, fencingEpoch, correlationId };
+  const { id, zone, host, correlationId } = operation;
+  return { jobId: id, zone, fencingEpoch, correlationId, host };
 }
 
 function attachTo({ operation, agentSequence, fencingEpoch }: ActiveOperation, job: StreamedJob): Attach {

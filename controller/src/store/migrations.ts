@@ -26,6 +26,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   leaders,
   backupsByDomain,
   admission,
+  unknownKeys,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -308,4 +309,15 @@ async function admission({ schema }: Db, { text }: ColumnTypes): Promise<void> {
     .addColumn('wanted', 'bigint', (column) => column.notNull())
     .addColumn('ceiling', 'bigint', (column) => column.notNull())
     .execute();
+}
+
+/** A backup that was found in a repository may be wrapped to a key that is not known here, or not yet. */
+async function unknownKeys(db: Db, { text }: ColumnTypes): Promise<void> {
+  const { schema } = db;
+  await schema.dropIndex('backups_by_key').execute();
+  await schema.alterTable('backups').renameColumn('key_id', 'known_key_id').execute();
+  await schema.alterTable('backups').addColumn('key_id', text).execute();
+  await sql`update backups set key_id = known_key_id`.execute(db);
+  await schema.alterTable('backups').dropColumn('known_key_id').execute();
+  await schema.createIndex('backups_by_key').on('backups').column('key_id').execute();
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Metadata, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
+import { serverStream } from '@holdfast/common/call.ts';
 import { coalescingKey } from '@holdfast/common/events.ts';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
@@ -14,6 +15,7 @@ import {
   type DeleteBackupRequest,
   type PrepareRepositoryRequest,
   type RestoreBackupStart,
+  type ScannedFolder,
   type TakeBackupStart,
   type VerifyBackupStart,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
@@ -77,6 +79,10 @@ export interface FakeAgent {
   busyJobIds: string[];
   /** Events that happen on every start. */
   script: Happening[];
+  /** What lies in every repository. */
+  folders: ScannedFolder[];
+  /** Happens after each folder that is told of. */
+  whileScanning: () => Promise<void>;
   /** Forgets all jobs. */
   forgetJobs(): void;
   /** Goes away, with all its streams; jobs are kept. */
@@ -136,6 +142,13 @@ export async function startFakeAgent(given: {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
       return { sizeBytes: 1_000n, freeBytes: 400n, usedBytes: 550n, path: '/nas' };
     }),
+    scanRepository: serverStream(silentLogger, async function* () {
+      if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      for (const folder of agent.folders) {
+        yield { folders: [await Promise.resolve(folder)] };
+        await agent.whileScanning();
+      }
+    }),
     listJobs: answer(() => ({
       jobs: [...jobs.values()].map((job) => ({
         jobId: job.id,
@@ -176,6 +189,8 @@ export async function startFakeAgent(given: {
     deaf: false,
     leftovers: [],
     busyJobIds: [],
+    folders: [],
+    whileScanning: () => Promise.resolve(),
     script: [],
     forgetJobs: () => {
       for (const job of jobs.values()) job.cut();
