@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -6,7 +6,7 @@ import type { WriteStream } from 'node:tty';
 import { confirm, password, select } from '@inquirer/prompts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { createLogUpdate } from 'log-update';
-import { CommandError } from './command-error.ts';
+import { CommandError, usage } from './command-error.ts';
 import type { Output, Terminal } from './terminal.ts';
 
 /** The terminal, the environment and the clock of a real process. */
@@ -36,6 +36,7 @@ export function processTerminal(process: NodeJS.Process): Terminal {
       };
     },
     readTextFile: (path) => (path === '-' ? text(process.stdin) : readFile(path, 'utf8')),
+    readPrivateFile,
     askSecret: async (message) => {
       const answer = await unlessCancelled(password({ message, mask: false }, context));
       if (answer === undefined) throw new CommandError('INTERRUPTED', 'No passphrase was given.');
@@ -87,4 +88,12 @@ async function unlessCancelled<Answer>(answer: Promise<Answer>): Promise<Answer 
       return undefined;
     throw error;
   }
+}
+
+/** The mode of the file that is read, not of what its name led to a moment before. */
+async function readPrivateFile(path: string): Promise<string> {
+  await using file = await open(path);
+  const { mode } = await file.stat();
+  if ((mode & 0o077) === 0) return await file.readFile('utf8');
+  throw usage(`${path} can be read by others than its owner: chmod 600 ${path}`);
 }

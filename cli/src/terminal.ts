@@ -38,6 +38,8 @@ export interface Terminal {
   canvas(): Canvas;
   /** Reads a whole text file; `-` is standard input. */
   readTextFile(path: string): Promise<string>;
+  /** Reads a whole text file that nobody but its owner may read. @throws CommandError when others may */
+  readPrivateFile(path: string): Promise<string>;
   /** Asks for a secret without showing it. */
   askSecret(question: string): Promise<Secret>;
   /** Asks yes or no; no when the question is cancelled. */

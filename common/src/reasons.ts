@@ -24,6 +24,8 @@ export const reasons = {
   REPOSITORY_NOT_FOUND: status.NOT_FOUND,
   BACKUP_NOT_FOUND: status.NOT_FOUND,
   OPERATION_NOT_FOUND: status.NOT_FOUND,
+  /** There is no key to be rotated, or none to be taken over. */
+  KEY_NOT_FOUND: status.NOT_FOUND,
   /** No host that was asked knows the domain. */
   DOMAIN_NOT_FOUND: status.NOT_FOUND,
   /** The domain or the backup has no disk with this target name. */

@@ -28,6 +28,9 @@ const MAX_WAIT_MINUTES = 1_440;
 /** Longer than any passphrase that a person keeps; a limit so that a request stays small. */
 const MAX_PASSPHRASE_BYTES = 1_024;
 
+/** A public key of age: bech32 of 32 bytes. */
+const RECIPIENT = 'age1[02-9ac-hj-np-z]{58}';
+
 /** Every setting, by its key. With all at their defaults a backup is a plain qcow2. */
 export const settingDefinitions = {
   'nas.backup.compression.enabled': {
@@ -51,6 +54,17 @@ export const settingDefinitions = {
     defaultValue: '',
     description:
       "Opens the zone's key, and with it every encrypted backup of the zone. Can be set, never read.",
+  },
+  'nas.backup.encryption.escrow.recipients': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: '',
+    pattern: {
+      expression: new RegExp(`^(${RECIPIENT}([, ] *${RECIPIENT}){0,15})?$`),
+      meaning: 'up to 16 public keys of age (age1...), with commas between them',
+    },
+    shared: true,
+    description:
+      "Public keys of age (age1...) that open every encrypted backup beside the zone's own key; changing them re-wraps the backups that are there.",
   },
   'nas.backup.bandwidth.limit.mbps': {
     type: SettingType.SETTING_TYPE_INTEGER,

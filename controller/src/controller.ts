@@ -28,6 +28,7 @@ import { createJournal, type Journal } from './operations/journal.ts';
 import { createLeadership } from './operations/leadership.ts';
 import { createLive } from './operations/live.ts';
 import { createSubmit } from './operations/submit.ts';
+import { createKeyUpdates, type KeyUpdates } from './operations/update-keys.ts';
 import { openStore, type StatePlace } from './store/store.ts';
 import { createSettings } from './zones/settings.ts';
 import { createZones } from './zones/zones.ts';
@@ -73,12 +74,18 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const stop = new AbortController();
 
   const zones = createZones({ store, now });
-  const settings = createSettings({ store, zones, now });
+  const settings = createSettings({
+    ...{ store, zones, now },
+    changed: (trx, zone, changed) =>
+      changed.some((key) => key.startsWith('nas.backup.encryption.'))
+        ? updates.settingsChanged(trx, zone)
+        : Promise.resolve(),
+  });
   const health = createHostHealth({ agents, now, logger, heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS });
   const hosts = createHosts({ store, zones, agents, health, now });
   const repositories = createRepositories({ store, zones, hosts, agents, now, stopping: stop.signal });
   const { scryptWorkFactor = DEFAULT_SCRYPT_WORK_FACTOR } = options;
-  const keys = createKeys({ store, now, scryptWorkFactor });
+  const keys = createKeys({ store, settings, now, scryptWorkFactor });
   const catalog = createCatalog({ store });
   const statistics = createStatistics({ store });
   const live = createLive();
@@ -111,6 +118,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   };
   health.onChange(capacityChanged);
   const drivers: Drivers = createDrivers({
+    store,
+    settings,
     journal,
     hosts,
     agents,
@@ -123,6 +132,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
   });
   const elsewhere: Elsewhere = createElsewhere({ store, live, drivers, logger });
   const submit = createSubmit({ store, drivers, leadership, now });
+  const updates: KeyUpdates = createKeyUpdates({ store, settings, submit });
 
   const leftovers = createLeftovers({ store, hosts, agents, repositories, now });
 
@@ -130,10 +140,16 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const services = [
     backupService({ store, ...fleet, keys, catalog, submit, logger }),
     operationService({ journal, live, elsewhere, now, stopping: stop.signal, logger }),
-    zoneService({ zones, settings, onChange: capacityChanged, logger }),
+    zoneService({
+      ...{ zones, settings, logger },
+      onChange: () => {
+        updates.begin();
+        capacityChanged();
+      },
+    }),
     hostService({ hosts, onChange: capacityChanged, logger }),
     repositoryService({ store, repositories, keys, now, stopping: stop.signal, logger }),
-    keyService({ keys, zones, logger }),
+    keyService({ store, zones, settings, repositories, updates, submit, now, logger }),
     statisticsService({ statistics, zones, repositories, logger }),
     leftoverService({ leftovers, logger }),
   ];
@@ -163,6 +179,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       controllerAccess({ journal, catalog, hosts, repositories }),
     );
     await drivers.settle();
+    await updates.lookOver();
   } catch (error) {
     await close();
     throw error;

@@ -20,10 +20,10 @@ export interface MasterKeySources {
  * @throws HoldfastError INVALID_REQUEST when there is none, or when the file cannot be read
  */
 export async function readMasterKey(sources: MasterKeySources): Promise<Secret> {
-  if (sources.file !== undefined) return await readKeyFile(sources.file);
+  if (sources.file !== undefined) return await readMasterKeyFile(sources.file);
   if (sources.text !== undefined && sources.text !== '') return new Secret(sources.text.trim());
   if (sources.credentialsDirectory !== undefined) {
-    return await readKeyFile(join(sources.credentialsDirectory, CREDENTIAL));
+    return await readMasterKeyFile(join(sources.credentialsDirectory, CREDENTIAL));
   }
   throw new HoldfastError(
     'INVALID_REQUEST',
@@ -52,7 +52,8 @@ export async function createMasterKey(path: string): Promise<void> {
   }
 }
 
-async function readKeyFile(path: string): Promise<Secret> {
+/** The master key in a file. @throws HoldfastError INVALID_REQUEST when it cannot be read */
+export async function readMasterKeyFile(path: string): Promise<Secret> {
   try {
     return new Secret((await readFile(path, 'utf8')).trim());
   } catch (cause) {

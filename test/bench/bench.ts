@@ -7,6 +7,7 @@ import { measureCatalogue } from './fleet/catalogue.ts';
 import { measureFleet } from './fleet/fleet.ts';
 import { median, type Cost } from './measure.ts';
 import { onePass } from './onePass.ts';
+import { measureRotation } from './rotation.ts';
 import { staged } from './staged.ts';
 import { throttle } from './throttle.ts';
 
@@ -79,6 +80,7 @@ const LOADS_PERCENT = [10, 50, 100];
 const AGENTS = 1_000;
 const BACKUPS_PER_AGENT = 10;
 const CATALOGUE = 1_000_000;
+const ROTATED_BACKUPS = 10_000;
 
 /** One controller and many agents that move no data, at a part of the load and at all of it. */
 async function fleet(seconds: number): Promise<readonly Figure[]> {
@@ -165,6 +167,13 @@ async function fleet(seconds: number): Promise<readonly Figure[]> {
   ];
 }
 
+/** The keys of many backups that are wrapped anew. */
+async function rotation(): Promise<readonly Figure[]> {
+  const { backups, seconds } = await measureRotation(ROTATED_BACKUPS);
+  console.log(`rotation of ${backups} backups' keys: ${seconds.toFixed(1)} s`);
+  return [figure('rotate_10000_keys_s', 's', 300, [seconds])];
+}
+
 async function pairs(
   bed: Bed,
   count: number,
@@ -205,7 +214,11 @@ for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => proc
 const { values } = parseArgs({
   options: { pairs: { type: 'string', default: '5' }, 'fleet-seconds': { type: 'string', default: '300' } },
 });
-const figures = [...(await bench(Number(values.pairs))), ...(await fleet(Number(values['fleet-seconds'])))];
+const figures = [
+  ...(await bench(Number(values.pairs))),
+  ...(await rotation()),
+  ...(await fleet(Number(values['fleet-seconds']))),
+];
 console.log(`\n${'FIGURE'.padEnd(30)}${'VALUE'.padStart(9)}${'AT MOST'.padStart(9)}`);
 for (const { name, value, target } of figures) {
   const verdict = value <= target ? '' : '  missed';

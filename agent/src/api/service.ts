@@ -19,6 +19,7 @@ import { readDomainXml } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { hostFeatures } from '../qemu/features.ts';
 import { toolVersions } from '../qemu/versions.ts';
+import { findKeyFiles, writeKeyFiles } from '../repository/keyFileCalls.ts';
 import { deleteBackup, deleteCloudStackBackup } from '../repository/deleteBackup.ts';
 import type { Repositories } from '../repository/repositories.ts';
 import { scanRepository } from '../repository/scan.ts';
@@ -28,6 +29,8 @@ import {
   requireZone,
   validBackup,
   validDelete,
+  validKeyFiles,
+  requireKeyId,
   validRepository,
   validRestore,
   validVerify,
@@ -106,6 +109,16 @@ export function agentService(parts: AgentParts): AgentServiceServer {
       yield* repositories.useFor(given(request.repository), (repository) =>
         scanRepository(repository, either),
       );
+    }),
+    findKeyFiles: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      for (const keyId of request.keyIds) requireKeyId(keyId);
+      return repositories.use(given(request.repository), (repository) => findKeyFiles(repository, request));
+    }),
+    writeKeyFiles: unary(logger, async (request) => {
+      requireZone(zone, request.zone);
+      const valid = validKeyFiles(request);
+      return repositories.use(given(request.repository), (repository) => writeKeyFiles(repository, valid));
     }),
     listJobs: unary(logger, async () => ({ jobs: await jobs.list() })),
     findLeftovers: unary(logger, async (request) => {

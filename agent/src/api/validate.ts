@@ -12,6 +12,7 @@ import type {
   RestoreBackupStart,
   TakeBackupStart,
   VerifyBackupStart,
+  WriteKeyFilesRequest,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const AGE_IDENTITY = /^AGE-SECRET-KEY-1[A-Z0-9]{58}$/;
@@ -76,7 +77,7 @@ export function validBackup(start: TakeBackupStart): TakeBackupStart {
   validLayout(start);
   if (start.key === undefined) return { ...start, repository };
   requireSecret(start.key.secret);
-  if (!/^[\w-]{1,128}$/.test(start.key.keyId)) throw refuse('key.key_id must be a short plain word.');
+  requireKeyId(start.key.keyId);
   if (start.key.wrappedKey.length === 0 || start.key.zoneKeyFile.length === 0) {
     throw refuse(
       'key.wrapped_key and key.zone_key_file are required: without them the backup could not be opened.',
@@ -119,6 +120,24 @@ function requireFolder(folder: string, name: string): void {
       `${name} ${JSON.stringify(folder)} must be a path inside of the repository, without . and .. in it.`,
     );
   }
+}
+
+/** Checks all of key files that can be checked without touching anything. */
+export function validKeyFiles(request: WriteKeyFilesRequest): WriteKeyFilesRequest {
+  for (const { keyId } of [...request.zoneKeys, ...request.replacedZoneKeys]) requireKeyId(keyId);
+  for (const { content } of request.replacedZoneKeys)
+    if (content.length === 0) throw refuse('replaced_zone_keys.content is missing.');
+  for (const { path, keyId, wrappedKey } of request.backups) {
+    requireFolder(path, 'backups.path');
+    requireKeyId(keyId);
+    if (wrappedKey.length === 0) throw refuse('backups.wrapped_key is missing.');
+  }
+  return request;
+}
+
+/** The name of a file is made of it. */
+export function requireKeyId(keyId: string): void {
+  if (!/^[\w-]{1,128}$/.test(keyId)) throw refuse('key_id must be a short plain word.');
 }
 
 function requireLimits(limits: JobLimits | undefined): void {

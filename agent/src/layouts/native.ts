@@ -2,17 +2,9 @@ import { manifestMac, sha256 } from '@holdfast/common/manifestDigest.ts';
 import type { BackupKey } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { imageFileName } from '../qemu/layout.ts';
-import {
-  backupFolder,
-  DOMAIN_XML_FILE,
-  keyFile,
-  MAC_FILE,
-  MANIFEST_FILE,
-  zoneKeyFile,
-  ZONE_KEYS_FOLDER,
-} from '../repository/layout.ts';
+import { backupFolder, DOMAIN_XML_FILE, keyFile, MAC_FILE, MANIFEST_FILE } from '../repository/layout.ts';
+import { storeZoneKey } from '../repository/keyFileCalls.ts';
 import { encodeManifest } from '../repository/manifestFile.ts';
-import type { Repository } from '../repository/repository.ts';
 import { writeSavedFile } from '../repository/savedFile.ts';
 import { writeState } from '../stages/writeState.ts';
 import type { BackupLayout } from './layout.ts';
@@ -51,12 +43,4 @@ export function nativeLayout(backupId: string, backupKey: BackupKey | undefined)
       return { manifest: whole, manifestSha256: sha256(bytes) };
     },
   };
-}
-
-/** Writes the zone's key under its passphrase to the repository, unless it is there already. */
-async function storeZoneKey(repository: Repository, keyId: string, content: Uint8Array): Promise<void> {
-  const path = zoneKeyFile(keyId);
-  await repository.makeFolder(ZONE_KEYS_FOLDER);
-  const stored = await repository.readFile(path, 65_536);
-  if (stored === undefined || !Buffer.from(stored).equals(content)) await repository.writeFile(path, content);
 }

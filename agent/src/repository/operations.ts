@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import {
-  constants,
   lstat,
   mkdir,
   open,
@@ -14,7 +13,17 @@ import {
 } from 'node:fs/promises';
 import { dirname, join, normalize, sep } from 'node:path';
 import { requireRepositoryId, takeRepositoryId } from './identity.ts';
-import { isTemporaryFile, probeFile, temporaryFile } from './layout.ts';
+import {
+  findBackupKeyFiles,
+  findZoneKeyFiles,
+  removeZoneKeyFile,
+  replaceFile,
+  syncFolder,
+  writeBackupKeyFiles,
+  type BackupKeyFile,
+  type FoundKeyFiles,
+} from './keyFiles.ts';
+import { isTemporaryFile, probeFile } from './layout.ts';
 import { unfinishedIn, type UnfinishedEntry } from './unfinished.ts';
 
 /** Space on a repository's file system. */
@@ -51,6 +60,12 @@ export interface Operations {
   writeFile(path: string, content: Uint8Array): Promise<void>;
   /** Reads a whole file of at most `maxBytes`; undefined when there is none. */
   readFile(path: string, maxBytes: number): Promise<Uint8Array | undefined>;
+  /** The files of backups that any of the zone keys opens, `limit` at most, and with `zoneKeys` those of the zones' keys. */
+  findKeyFiles(keyIds: readonly string[], limit: number, zoneKeys: boolean): Promise<FoundKeyFiles>;
+  /** Writes files with backups' keys in the place of all others of their folders. Returns the folders that are not there. */
+  writeBackupKeyFiles(files: readonly BackupKeyFile[]): Promise<readonly string[]>;
+  /** Removes the file of a zone's key; none there is none. */
+  removeZoneKeyFile(keyId: string): Promise<void>;
   /** A file's length in bytes; undefined when there is none. */
   fileBytes(path: string): Promise<number | undefined>;
   /** The names of the folders in a folder; undefined when it is not there. */
@@ -87,14 +102,6 @@ export function operationsOn(root: string, repositoryId: string): Operations {
     if (clean.startsWith('..') || clean.startsWith(sep))
       throw new Error(`${path} leads out of the repository`);
     return join(root, clean);
-  };
-  const syncFolder = async (path: string): Promise<void> => {
-    const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
   };
 
   const probe = async (): Promise<Space> => {
@@ -145,21 +152,7 @@ export function operationsOn(root: string, repositoryId: string): Operations {
         await file.close();
       }
     },
-    writeFile: async (path, content) => {
-      const temporary = temporaryFile(at(path), randomUUID());
-      const file = await open(temporary, 'wx', 0o600);
-      try {
-        await file.writeFile(content);
-        await file.sync();
-      } catch (error) {
-        await unlink(temporary);
-        throw error;
-      } finally {
-        await file.close();
-      }
-      await rename(temporary, at(path));
-      await syncFolder(dirname(at(path)));
-    },
+    writeFile: (path, content) => replaceFile(at(path), content),
     readFile: async (path, maxBytes) => {
       const file = await open(at(path), 'r').catch(ifMissing);
       if (file === undefined) return undefined;
@@ -170,6 +163,15 @@ export function operationsOn(root: string, repositoryId: string): Operations {
         await file.close();
       }
     },
+    findKeyFiles: async (keyIds, limit, zoneKeys) => ({
+      ...(await findBackupKeyFiles(root, keyIds, limit)),
+      zoneKeys: zoneKeys ? await findZoneKeyFiles(root) : [],
+    }),
+    writeBackupKeyFiles: async (files) => {
+      for (const { path } of files) at(path);
+      return writeBackupKeyFiles(root, files);
+    },
+    removeZoneKeyFile: (keyId) => removeZoneKeyFile(root, keyId),
     fileBytes: async (path) => (await stat(at(path)).catch(ifMissing))?.size,
     foldersIn: async (path) =>
       (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))

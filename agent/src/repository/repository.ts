@@ -31,7 +31,7 @@ interface Pending {
 /** How long a repository may take to answer. */
 export interface Deadlines {
   readonly deadlineMs: number;
-  /** Flushing may have to wait for gigabytes, and removing for many blocks. */
+  /** Flushing may have to wait for gigabytes, removing for many blocks, and key files are many. */
   readonly slowDeadlineMs: number;
   /** For the question whether it answers at all. */
   readonly answerDeadlineMs: number;
@@ -44,7 +44,12 @@ export const DEADLINES: Deadlines = {
   slowDeadlineMs: 600_000,
   answerDeadlineMs: STALLED_AFTER_MS,
 };
-const SLOW: readonly (keyof Operations)[] = ['syncFile', 'removeFolder'];
+const SLOW: readonly (keyof Operations)[] = [
+  'syncFile',
+  'removeFolder',
+  'findKeyFiles',
+  'writeBackupKeyFiles',
+];
 /** The first call may mount: wait for its turn, try two versions, and take back a mount that is no good. */
 const OPEN_DEADLINE_MS = 3 * MOUNT_DEADLINE_MS;
 /** How long a helper may take to start, which says nothing of the repository. */
@@ -224,6 +229,9 @@ export function openRepository(
     syncFile: call('syncFile'),
     writeFile: call('writeFile'),
     readFile: call('readFile'),
+    findKeyFiles: call('findKeyFiles'),
+    writeBackupKeyFiles: call('writeBackupKeyFiles'),
+    removeZoneKeyFile: call('removeZoneKeyFile'),
     fileBytes: call('fileBytes'),
     foldersIn: call('foldersIn'),
     filesIn: call('filesIn'),

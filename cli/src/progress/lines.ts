@@ -3,7 +3,7 @@ import { formatLimit } from '../format/bytes.ts';
 import { formatDuration, formatTime } from '../format/duration.ts';
 import { safe } from '../format/text.ts';
 import { fraction } from './figures.ts';
-import { describeStage, queuedLine, warningLine } from './render.ts';
+import { describeStage, keysLines, queuedLine, warningLine } from './render.ts';
 import { advance, noProgress, stageName, type Progress } from './state.ts';
 
 /** What plain output must remember between events. */
@@ -64,6 +64,8 @@ function linesOf({ event }: OperationEvent, progress: Progress): readonly string
       return [
         `repository ${safe(event.value.repository)} answers again after ${formatDuration(event.value.stalledMs)}`,
       ];
+    case 'keysProgress':
+      return keysLines(event.value);
     case 'placed':
       return [`host ${safe(event.value.host)}: ${safe(event.value.reason)}`];
     case 'queued':

@@ -1,4 +1,4 @@
-import { Stage, type Queued, type Warning } from '@holdfast/proto/holdfast/v1/event.ts';
+import { Stage, type KeysProgress, type Queued, type Warning } from '@holdfast/proto/holdfast/v1/event.ts';
 import { formatBytes, formatLimit, formatRate } from '../format/bytes.ts';
 import { formatDuration } from '../format/duration.ts';
 import type { Paint } from '../format/paint.ts';
@@ -13,8 +13,9 @@ export function renderProgress(progress: Progress, columns: number, paint: Paint
   const lines = progress.stages.map((stage) =>
     colour(stage, fit(stageLine(stage, progress.paused), columns), paint),
   );
-  const whole = wholeLine(progress);
-  return whole === '' ? lines : [...lines, fit(whole, columns)];
+  const keys = progress.keys === undefined || progress.outcome !== undefined ? [] : keysLines(progress.keys);
+  const whole = [...keys, wholeLine(progress)].filter((line) => line !== '');
+  return [...lines, ...whole.map((line) => fit(line, columns))];
 }
 
 /** What a stage did or does, without its name: `45.0%  1.2 GiB  102.3 MiB/s  12s left`. */
@@ -99,6 +100,16 @@ function wholeLine({ paused, queued, stalled, limitMibps, shareBytesPerSecond, o
 /** `waiting for a slot on host h2 (number 3 in the queue)`. */
 export function queuedLine({ message, position }: Queued): string {
   return `${safe(message)} (number ${position} in the queue)`;
+}
+
+/** How far an update of key files is, and what each repository waits for. */
+export function keysLines({ doneCount, totalCount, pending }: KeysProgress): string[] {
+  return [
+    `keys of backups: ${doneCount} of ${totalCount} wrapped anew`,
+    ...pending
+      .filter(({ message }) => message !== '')
+      .map(({ repository, message }) => `waiting: repository ${safe(repository)}: ${safe(message)}`),
+  ];
 }
 
 function percent(value: number): string {

@@ -1,6 +1,7 @@
 import type {
   BackupResult,
   Completed,
+  KeysResult,
   RestoreResult,
   VerificationResult,
 } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -20,6 +21,8 @@ export function resultLines({ result }: Completed): string[] {
       return restoreLines(result.value);
     case 'deletion':
       return [`Deleted; ${formatBytes(result.value.freedBytes)} freed.`];
+    case 'keys':
+      return keysLines(result.value);
   }
 }
 
@@ -49,6 +52,13 @@ function verificationLines({ level, disks }: VerificationResult): string[] {
       (disk) =>
         `${safe(disk.target)}: ${disk.leakedClusters.toString()} leaked clusters: wasted space, intact data.`,
     ),
+  ];
+}
+
+function keysLines({ backupCount, retiredKeyIds }: KeysResult): string[] {
+  return [
+    `The key files are as they should be; ${count(Number(backupCount), 'backup')} wrapped anew.`,
+    ...retiredKeyIds.map((id) => `Key ${safe(id)} is retired: nothing is left that it would open.`),
   ];
 }
 

@@ -1,5 +1,6 @@
 import type {
   Completed,
+  KeysProgress,
   OperationEvent,
   Queued,
   StageFigures,
@@ -22,6 +23,8 @@ export interface Progress {
   readonly queued: Queued | undefined;
   /** Bytes a second of what the zone's backups share; 0 is nothing shared. */
   readonly shareBytesPerSecond: bigint;
+  /** Of an update of key files. */
+  readonly keys: KeysProgress | undefined;
   readonly outcome: Outcome | undefined;
 }
 
@@ -57,6 +60,7 @@ export const noProgress: Progress = {
   stalled: undefined,
   queued: undefined,
   shareBytesPerSecond: 0n,
+  keys: undefined,
   outcome: undefined,
 };
 
@@ -102,6 +106,8 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
       return { queued: event.value };
     case 'shareApplied':
       return { shareBytesPerSecond: event.value.bytesPerSecond };
+    case 'keysProgress':
+      return { keys: event.value };
     case 'interrupted':
     case 'reattached':
     case 'placed':

@@ -28,6 +28,11 @@ export function fakeTerminal(options: FakeTerminalOptions = {}): FakeTerminal {
     asked.push(question);
     return answers.shift();
   };
+  const readTextFile = (path: string): Promise<string> => {
+    const text = options.files?.[path];
+    if (text === undefined) return Promise.reject(Object.assign(new Error('no file'), { code: 'ENOENT' }));
+    return Promise.resolve(text);
+  };
   let nowMs = 0;
   return {
     printed,
@@ -43,11 +48,8 @@ export function fakeTerminal(options: FakeTerminalOptions = {}): FakeTerminal {
       clear: () => undefined,
       done: () => undefined,
     }),
-    readTextFile: (path) => {
-      const text = options.files?.[path];
-      if (text === undefined) return Promise.reject(Object.assign(new Error('no file'), { code: 'ENOENT' }));
-      return Promise.resolve(text);
-    },
+    readTextFile,
+    readPrivateFile: readTextFile,
     askSecret: (question) => Promise.resolve(new Secret(answer(question) ?? '')),
     confirm: (question) => Promise.resolve(answer(question) === 'yes'),
     choose: (question, choices) => {

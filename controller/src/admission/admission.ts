@@ -1,7 +1,7 @@
 import type { Logger } from '@holdfast/common/logger.ts';
 import { WaitReason } from '@holdfast/proto/holdfast/v1/event.ts';
 import { HostState, type Host } from '@holdfast/proto/holdfast/v1/host.ts';
-import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import { fitHosts, type Placement } from '../fleet/placement.ts';
@@ -236,24 +236,28 @@ async function decide(
 }
 
 function activeRows(trx: Trx, zone: string) {
-  return trx
-    .selectFrom('operations')
-    .leftJoin('repositories', 'repositories.name', 'operations.repository')
-    .select([
-      'operations.id',
-      'operations.host',
-      'operations.repository',
-      'operations.domain_uuid',
-      'operations.create_time',
-      'operations.start_sent',
-      'operations.admitted',
-      'operations.cancel_wanted',
-      'operations.any_host',
-      'repositories.type',
-    ])
-    .where('operations.active', '=', 1)
-    .where('operations.zone', '=', zone)
-    .execute();
+  return (
+    trx
+      .selectFrom('operations')
+      .leftJoin('repositories', 'repositories.name', 'operations.repository')
+      .select([
+        'operations.id',
+        'operations.host',
+        'operations.repository',
+        'operations.domain_uuid',
+        'operations.create_time',
+        'operations.start_sent',
+        'operations.admitted',
+        'operations.cancel_wanted',
+        'operations.any_host',
+        'repositories.type',
+      ])
+      .where('operations.active', '=', 1)
+      .where('operations.zone', '=', zone)
+      // It has no host, and moves no data.
+      .where('operations.kind', '!=', OperationKind.OPERATION_KIND_UPDATE_KEYS)
+      .execute()
+  );
 }
 
 /** The hosts that an operation may begin on; its own when none fits, so that it says why it waits. */

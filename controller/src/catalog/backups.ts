@@ -22,6 +22,8 @@ export interface PublishedBackup {
   readonly result: BackupResult;
   readonly manifest: Manifest;
   readonly key: WrappedKey | undefined;
+  /** Which escrow its key is wrapped to. */
+  readonly escrowId: string;
 }
 
 /** What the last verification found. */
@@ -141,6 +143,7 @@ export async function insertBackup(trx: Trx, published: PublishedBackup, now: Da
       quiesced: manifest.consistency?.quiesced === true ? 1 : 0,
       key_id: key?.keyId ?? null,
       wrapped_key: key?.wrappedKey ?? null,
+      escrow_id: key === undefined ? '' : published.escrowId,
       manifest_message: Manifest.encode(manifest).finish(),
       manifest_sha256: result.manifestSha256,
     })

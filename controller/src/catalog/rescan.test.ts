@@ -101,8 +101,11 @@ for (const kind of ['sqlite', 'postgres'] as const) {
         await lab.restartController();
       }
     };
-    const rows = (): Promise<BackupTable[]> =>
-      withRows(({ db }) => db.selectFrom('backups').selectAll().orderBy('id').execute());
+    /** All but to whom a backup is wrapped beside the zone's key, which its files do not show. */
+    const rows = async (): Promise<BackupTable[]> => {
+      const all = await withRows(({ db }) => db.selectFrom('backups').selectAll().orderBy('id').execute());
+      return all.map((row) => ({ ...row, escrow_id: '' }));
+    };
     /** Loses the catalogue; without the keys too. */
     const lose = (keys: boolean): Promise<void> =>
       withRows(async ({ db }) => {

@@ -14,7 +14,9 @@ import {
   type RescanRepositoryResponse,
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Repositories } from '../fleet/repositories.ts';
+import { UNKNOWN_ESCROW } from '../keys/escrow.ts';
 import type { Keys } from '../keys/keys.ts';
+import { noteMissingKey } from '../keys/missing.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import { insertBackup, type PublishedBackup } from './backups.ts';
 
@@ -132,6 +134,7 @@ async function judge(
       repository: repository.name,
       result: { path, manifest, manifestSha256: sha256(bytes), filesBytes: 0n },
       manifest,
+      escrowId: UNKNOWN_ESCROW,
       key,
     },
     authentic,
@@ -178,7 +181,14 @@ function outcomeOf(state: ScannedFolderState): RescanOutcome {
 async function knownKeys(db: Db, keys: readonly ScannedKey[]): Promise<ScannedKey[]> {
   const ids = keys.map(({ keyId }) => keyId);
   const rows =
-    ids.length === 0 ? [] : await db.selectFrom('keys').select('id').where('id', 'in', ids).execute();
+    ids.length === 0
+      ? []
+      : await db
+          .selectFrom('keys')
+          .select('id')
+          .where('id', 'in', ids)
+          .where('state', 'in', ['active', 'retiring'])
+          .execute();
   return keys.filter(({ keyId }) => rows.some(({ id }) => id === keyId));
 }
 
@@ -221,7 +231,10 @@ async function enterAll(
         'The same backup lies in another folder of the repository, which was entered. Nothing was changed.';
       verdicts.push(RescanFinding.fromPartial({ ...about, outcome: RESCAN_OUTCOME_MOVED, message: why }));
     } else {
-      if (!dryRun) await insertBackup(trx, backup, begin);
+      if (!dryRun) {
+        if (backup.key !== undefined) await noteMissingKey(trx, backup.zone, backup.key.keyId, begin);
+        await insertBackup(trx, backup, begin);
+      }
       entered.add(backup.id);
       verdicts.push({ ...about, outcome: RESCAN_OUTCOME_IMPORTED, message, authentic });
     }

@@ -60,7 +60,7 @@ describeOnBothStores('statistics', function (kind) {
     });
     const result = { path: 'p', manifest, manifestSha256: 's', filesBytes: 0n };
     await store.transact(async (trx) => {
-      const published = { id, zone, host: 'h', repository, result, manifest, key: undefined };
+      const published = { id, zone, host: 'h', repository, result, manifest, escrowId: '', key: undefined };
       await insertBackup(trx, published, new Date(at));
     });
     return id;

@@ -6,6 +6,8 @@ import {
   AgentServiceClient,
   type DeleteBackupRequest,
   type DeleteBackupResponse,
+  type FindKeyFilesRequest,
+  type FindKeyFilesResponse,
   type FindLeftoversRequest,
   type FindLeftoversResponse,
   type GetHostResponse,
@@ -18,6 +20,8 @@ import {
   type RemoveLeftoversResponse,
   type ScanRepositoryRequest,
   type ScanRepositoryResponse,
+  type WriteKeyFilesRequest,
+  type WriteKeyFilesResponse,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 
 const SECOND = 1_000;
@@ -31,6 +35,8 @@ const BEAT_DEADLINE_MS = 5 * SECOND;
 const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
 /** All domains and their storage are asked. */
 const FIND_DEADLINE_MS = 2 * MINUTE;
+/** Longer than an agent gives a NAS for a thousand small files. */
+const KEY_FILES_DEADLINE_MS = 12 * MINUTE;
 /** Long, since unlinking large files on a NAS takes its time; an agent that is gone is noticed by keepalive. */
 const DELETE_DEADLINE_MS = 30 * MINUTE;
 
@@ -75,6 +81,16 @@ export interface Agents {
     correlationId: string,
     signal: AbortSignal,
   ): AsyncGenerator<ScanRepositoryResponse, void, undefined>;
+  findKeyFiles(
+    place: AgentPlace,
+    request: FindKeyFilesRequest,
+    correlationId: string,
+  ): Promise<FindKeyFilesResponse>;
+  writeKeyFiles(
+    place: AgentPlace,
+    request: WriteKeyFilesRequest,
+    correlationId: string,
+  ): Promise<WriteKeyFilesResponse>;
   listJobs(place: AgentPlace, correlationId: string): Promise<ListJobsResponse>;
   findLeftovers(
     place: AgentPlace,
@@ -169,6 +185,16 @@ export function createAgents(certificates?: Certificates): Agents {
         signal.removeEventListener('abort', cancel);
         cancel();
       }
+    },
+    findKeyFiles: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: KEY_FILES_DEADLINE_MS };
+      return await naming(place, callUnary(agent.findKeyFiles.bind(agent), request, options));
+    },
+    writeKeyFiles: async (place, request, correlationId) => {
+      const agent = client(place);
+      const options = { correlationId, deadlineMs: KEY_FILES_DEADLINE_MS };
+      return await naming(place, callUnary(agent.writeKeyFiles.bind(agent), request, options));
     },
     listJobs: async (place, correlationId) => {
       const agent = client(place);

@@ -4,9 +4,12 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
 import { parseRepositoryPlace } from '@holdfast/common/repository.ts';
 import type {
+  FindKeyFilesRequest,
+  FindKeyFilesResponse,
   GetRepositoryStatsResponse,
   RepositoryRef,
   ScannedFolder,
+  WriteKeyFilesRequest,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Host } from '@holdfast/proto/holdfast/v1/host.ts';
@@ -73,6 +76,23 @@ export interface Repositories {
     correlationId: string,
     signal: AbortSignal,
   ): AsyncGenerator<readonly ScannedFolder[], void, undefined>;
+  /** Finds key files in it: of backups that any of the keys opens, or those of zones. @throws as stats */
+  findKeyFiles(
+    repository: Repository,
+    wanted: Pick<FindKeyFilesRequest, 'keyIds' | 'zoneKeys'>,
+    correlationId: string,
+  ): Promise<FindKeyFilesResponse>;
+  /**
+   * Writes and removes key files in it.
+   *
+   * @returns the folders of backups that are not there
+   * @throws as stats
+   */
+  writeKeyFiles(
+    repository: Repository,
+    files: Partial<Pick<WriteKeyFilesRequest, 'zoneKeys' | 'replacedZoneKeys' | 'backups'>>,
+    correlationId: string,
+  ): Promise<readonly string[]>;
   /** Notes what an event of a host's job says of a repository. */
   noteEvent(repository: string, host: string, event: OperationEvent): void;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
@@ -205,6 +225,17 @@ export function createRepositories(parts: {
       const answer = await askZone(zone, (host) => agents.removeLeftovers(host, request, correlationId));
       return answer.leftovers;
     },
+    findKeyFiles: async (repository, wanted, correlationId) => {
+      const request = { zone: repository.zone, repository: await ref(repository), ...wanted };
+      return await askZone(repository.zone, (host) => agents.findKeyFiles(host, request, correlationId));
+    },
+    writeKeyFiles: async (repository, files, correlationId) => {
+      const { zone } = repository;
+      const none = { zoneKeys: [], replacedZoneKeys: [], backups: [] };
+      const request = { zone, repository: await ref(repository), ...none, ...files };
+      const answer = await askZone(zone, (host) => agents.writeKeyFiles(host, request, correlationId));
+      return answer.missingPaths;
+    },
     add: async (given, correlationId) => {
       await zones.require(given.zone);
       const createTime = now();
@@ -273,6 +304,7 @@ export function createRepositories(parts: {
         if (operation !== undefined) {
           throw new HoldfastError('IN_USE', `Operation ${operation.id} works on repository ${name}.`);
         }
+        await trx.deleteFrom('key_files').where('repository', '=', name).execute();
         await trx.deleteFrom('repositories').where('name', '=', name).execute();
       });
       health.forget(name);

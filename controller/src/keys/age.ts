@@ -41,18 +41,23 @@ export function keyIdOf(recipient: string): string {
   return createHash('sha256').update(recipient).digest('hex').slice(0, 16);
 }
 
-/** An age file (binary) of exactly the text, which the recipient's identity opens. */
-export async function encryptTo(recipient: string, plain: Secret): Promise<Buffer> {
+/** An age file (binary) of exactly the text, which the identity of any of the recipients opens. */
+export async function encryptTo(recipients: readonly string[], plain: Secret): Promise<Buffer> {
   const encrypter = new Encrypter();
-  encrypter.addRecipient(recipient);
+  for (const recipient of recipients) encrypter.addRecipient(recipient);
   return Buffer.from(await encrypter.encrypt(plain.reveal()));
 }
 
-/** The text in an age file. */
+/** The text in an age file. @throws when another identity opens it, or it is damaged */
 export async function decryptWith(identity: Secret, file: Uint8Array): Promise<Secret> {
   const decrypter = new Decrypter();
   decrypter.addIdentity(identity.reveal());
   return new Secret(await decrypter.decrypt(file, 'text'));
+}
+
+/** The recipient of an identity. @throws when the text is no identity */
+export async function recipientOf(identity: Secret): Promise<string> {
+  return await identityToRecipient(identity.reveal());
 }
 
 /** An age file (binary) of the text under a passphrase: scrypt with 2^workFactor rounds, in a thread of its own. */

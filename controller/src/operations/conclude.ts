@@ -2,6 +2,7 @@ import { fromStatus } from '@holdfast/common/errors.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { insertBackup, noteVerification, removeBackup } from '../catalog/backups.ts';
+import { requireKeysDone } from '../keys/work.ts';
 import type { Trx } from '../store/store.ts';
 import type { Job } from './job.ts';
 
@@ -18,6 +19,11 @@ export async function conclude(
       if (event.event?.$case !== 'completed' || event.event.value.result?.$case !== 'backup') return;
       const result = event.event.value.result.value;
       if (result.manifest === undefined) return;
+      const { key_escrow_id: escrowId } = await trx
+        .selectFrom('operations')
+        .select('key_escrow_id')
+        .where('id', '=', operation.id)
+        .executeTakeFirstOrThrow();
       await insertBackup(
         trx,
         {
@@ -27,6 +33,7 @@ export async function conclude(
           repository: operation.repository,
           result,
           manifest: result.manifest,
+          escrowId,
           key: job.start.key && { keyId: job.start.key.keyId, wrappedKey: job.start.key.wrappedKey },
         },
         time,
@@ -42,6 +49,9 @@ export async function conclude(
       if (event.event?.$case === 'completed') await removeBackup(trx, operation.backupId);
       return;
     case 'restore':
+      return;
+    case 'keys':
+      if (event.event?.$case === 'completed') await requireKeysDone(trx, operation.zone);
   }
 }
 
@@ -72,5 +82,7 @@ export function isWholeResult(job: Job, event: OperationEvent['event']): boolean
       return result?.$case === 'restore';
     case 'delete':
       return result?.$case === 'deletion';
+    case 'keys':
+      return result?.$case === 'keys';
   }
 }

@@ -8,8 +8,11 @@ import type { Agents } from '../fleet/agents.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import type { Repositories } from '../fleet/repositories.ts';
 import type { Keys } from '../keys/keys.ts';
+import type { Store } from '../store/store.ts';
+import type { Settings } from '../zones/settings.ts';
 import type { AgentStream } from './agent-stream.ts';
 import { carryOutDelete } from './carry-out-delete.ts';
+import { carryOutKeys } from './carry-out-keys.ts';
 import { followJob } from './follow.ts';
 import type { ActiveOperation, Journal } from './journal.ts';
 import { judge } from './judge.ts';
@@ -41,6 +44,8 @@ export interface Drivers {
 }
 
 export interface DriverParts {
+  readonly store: Store;
+  readonly settings: Settings;
   readonly journal: Journal;
   readonly hosts: Hosts;
   readonly agents: Agents;
@@ -135,6 +140,10 @@ async function tryOnce(context: Context, operationId: string, tries: { failed: n
   const { journal, stopping } = context;
   let active = await journal.active(operationId);
   if (active === undefined) return true;
+  if (active.job.kind === 'keys') {
+    await carryOutKeys(context, active);
+    return true;
+  }
   try {
     if (!active.startSent) {
       const turn = await takeTurn(context, active);
@@ -169,6 +178,7 @@ async function tryOnce(context: Context, operationId: string, tries: { failed: n
 
 async function attempt(context: Context, active: ActiveOperation, onContact: () => void): Promise<void> {
   const { job } = active;
+  if (job.kind === 'keys') throw new TypeError('no agent leads an update of keys');
   if (job.kind === 'delete') await carryOutDelete(context, active, job.request);
   else await followJob(context, active, job, onContact);
 }

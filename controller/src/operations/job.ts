@@ -11,10 +11,12 @@ export type Job =
   | { readonly kind: 'take'; readonly start: TakeBackupStart }
   | { readonly kind: 'verify'; readonly start: VerifyBackupStart }
   | { readonly kind: 'restore'; readonly start: RestoreBackupStart }
-  | { readonly kind: 'delete'; readonly request: DeleteBackupRequest };
+  | { readonly kind: 'delete'; readonly request: DeleteBackupRequest }
+  /** What is to be done is in the tables of keys. */
+  | { readonly kind: 'keys' };
 
 /** A job that runs on a bidirectional stream. */
-export type StreamedJob = Exclude<Job, { kind: 'delete' }>;
+export type StreamedJob = Exclude<Job, { kind: 'delete' | 'keys' }>;
 
 export function kindOf(job: Job): OperationKind {
   switch (job.kind) {
@@ -26,6 +28,8 @@ export function kindOf(job: Job): OperationKind {
       return OperationKind.OPERATION_KIND_RESTORE_BACKUP;
     case 'delete':
       return OperationKind.OPERATION_KIND_DELETE_BACKUP;
+    case 'keys':
+      return OperationKind.OPERATION_KIND_UPDATE_KEYS;
   }
 }
 
@@ -39,6 +43,8 @@ export function encodeJob(job: Job): Uint8Array {
       return RestoreBackupStart.encode(job.start).finish();
     case 'delete':
       return DeleteBackupRequest.encode(job.request).finish();
+    case 'keys':
+      return new Uint8Array();
   }
 }
 
@@ -52,6 +58,8 @@ export function decodeJob(kind: OperationKind, bytes: Uint8Array): Job {
       return { kind: 'restore', start: RestoreBackupStart.decode(bytes) };
     case OperationKind.OPERATION_KIND_DELETE_BACKUP:
       return { kind: 'delete', request: DeleteBackupRequest.decode(bytes) };
+    case OperationKind.OPERATION_KIND_UPDATE_KEYS:
+      return { kind: 'keys' };
     case OperationKind.OPERATION_KIND_UNSPECIFIED:
     case OperationKind.UNRECOGNIZED:
       throw new TypeError(`an operation of kind ${kind} has no job`);

@@ -39,6 +39,8 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
       return { ...operation, queued: happened.value };
     case 'shareApplied':
       return { ...operation, bandwidthShareBytesPerSecond: happened.value.bytesPerSecond };
+    case 'keysProgress':
+      return { ...next, keysProgress: happened.value };
     case 'placed':
       return { ...next, host: happened.value.host, hostReason: happened.value.reason };
     case 'accepted':

@@ -52,7 +52,7 @@ async function settleJob(
   // Only the kind counts: nothing is started.
   const kept = decodeJob(operation.kind, new Uint8Array());
   const fencingEpoch = await journal.fencingEpoch(operation.id);
-  if (kept.kind === 'delete' || fencingEpoch === undefined) return;
+  if (kept.kind === 'delete' || kept.kind === 'keys' || fencingEpoch === undefined) return;
   const stream = openAgentStream(agents.client(host), kept, correlated(operation.correlationId));
   const deadline = setTimeout(stream.drop, SETTLE_DEADLINE_MS);
   stopping.addEventListener('abort', stream.drop);

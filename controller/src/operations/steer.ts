@@ -39,6 +39,9 @@ export async function updateOperation(
   if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
     throw new HoldfastError('OPERATION_STATE', 'A deletion can be neither paused nor limited.');
   }
+  if (operation.kind === OperationKind.OPERATION_KIND_UPDATE_KEYS) {
+    throw new HoldfastError('OPERATION_STATE', 'An update of key files can be neither paused nor limited.');
+  }
   if (!(await elsewhere.send(operationId, command))) {
     throw new HoldfastError(
       'OPERATION_STATE',

@@ -3,6 +3,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { isUuid } from '@holdfast/common/uuid.ts';
 import type { OperationKind } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { Operation, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import type { KeyUse } from '../keys/keys.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import type { Drivers } from './drivers.ts';
 import { encodeJob, kindOf, type Job } from './job.ts';
@@ -27,6 +28,8 @@ export interface Submission {
     Partial<Pick<Operation, 'bandwidthLimitMibps' | 'settings'>>;
   /** Whether any fit host of the zone may do the work. */
   readonly anyHost: boolean;
+  /** What the backup's key is wrapped to; absent for all but encrypted backups. */
+  readonly keyUse?: KeyUse | undefined;
   /** The last look, in the transaction that stores the operation: throws when another one stands in the way. */
   readonly guard: (trx: Trx) => Promise<void>;
 }
@@ -41,6 +44,10 @@ export interface Submit {
   earlier(request: RepeatableRequest): Promise<Operation | undefined>;
   /** Stores the operation and begins to drive it. */
   accept(submission: Submission): Promise<Operation>;
+  /** Stores the operation in a transaction. It is driven when that is committed: see `drive`. */
+  acceptIn(trx: Trx, submission: Submission): Promise<Operation>;
+  /** Begins to drive what was stored. */
+  drive(operationId: string): void;
 }
 
 export function createSubmit(parts: {
@@ -50,6 +57,19 @@ export function createSubmit(parts: {
   readonly now: () => Date;
 }): Submit {
   const { store, drivers, leadership, now } = parts;
+  const acceptIn: Submit['acceptIn'] = async (trx, submission) => {
+    const operation = Operation.fromPartial({
+      ...submission.operation,
+      id: randomUUID(),
+      kind: kindOf(submission.job),
+      state: OperationState.OPERATION_STATE_PENDING,
+      createTime: now(),
+    });
+    await submission.guard(trx);
+    await leadership.require(trx);
+    await insert(store, trx, operation, submission, leadership.name);
+    return operation;
+  };
   return {
     earlier: async (request) => {
       if (request.requestId === '') return undefined;
@@ -62,25 +82,18 @@ export function createSubmit(parts: {
       return await findEarlier(store, store.db, request);
     },
     accept: async (submission) => {
-      const operation = Operation.fromPartial({
-        ...submission.operation,
-        id: randomUUID(),
-        kind: kindOf(submission.job),
-        state: OperationState.OPERATION_STATE_PENDING,
-        createTime: now(),
-      });
-      const earlier = await store.transact(async (trx) => {
+      const { operation, isNew } = await store.transact(async (trx) => {
         // The same request may have come in twice at once.
         const known = await findEarlier(store, trx, submission.request);
-        if (known !== undefined) return known;
-        await submission.guard(trx);
-        await leadership.require(trx);
-        await insert(store, trx, operation, submission, leadership.name);
-        return undefined;
+        if (known !== undefined) return { operation: known, isNew: false };
+        return { operation: await acceptIn(trx, submission), isNew: true };
       });
-      if (earlier !== undefined) return earlier;
-      drivers.drive(operation.id);
+      if (isNew) drivers.drive(operation.id);
       return operation;
+    },
+    acceptIn,
+    drive: (operationId) => {
+      drivers.drive(operationId);
     },
   };
 }
@@ -160,6 +173,9 @@ async function insert(
       start_sent: 0,
       accepted: 0,
       cancel_wanted: 0,
+      key_id: submission.keyUse?.keyId ?? '',
+      key_generation: submission.keyUse?.generation ?? 0,
+      key_escrow_id: submission.keyUse?.escrowId ?? '',
       leader,
       fencing_epoch: 1,
       last_sequence: 0,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import type { BackupKey, BackupOptions } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { BackupOptions } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { TakeBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -22,7 +22,7 @@ import {
 import type { Settings } from '../zones/settings.ts';
 import type { Zones } from '../zones/zones.ts';
 import { limitsFrom } from './limits.ts';
-import type { Submit } from './submit.ts';
+import type { Submission, Submit } from './submit.ts';
 
 export interface TakeBackupParts {
   readonly store: Store;
@@ -34,6 +34,9 @@ export interface TakeBackupParts {
   readonly keys: Keys;
   readonly submit: Submit;
 }
+
+/** Thrown when the zone's key, passphrase or escrow was changed since the backup's key was made. */
+const KEY_CHANGED = new Error('the keys of the zone were changed');
 
 const DOMAIN_STATES = ['running', 'shut off'];
 
@@ -76,10 +79,10 @@ export async function takeBackup(
     throw error;
   }
 
-  const key: BackupKey | undefined = encrypted ? await keys.forNewBackup(zone, passphrase) : undefined;
+  const made = encrypted ? await keys.forNewBackup(zone, passphrase) : undefined;
   const backupId = randomUUID();
   const options = optionsFrom(settings, request.allowPlaintext);
-  return await submit.accept({
+  const submission: Submission = {
     request: repeatable,
     job: {
       kind: 'take',
@@ -89,7 +92,7 @@ export async function takeBackup(
         domain: domain.uuid,
         repository: await parts.repositories.ref(repository),
         options,
-        key,
+        key: made?.key,
         cloudstack: undefined,
         passphrase: '',
         volumes: [],
@@ -110,8 +113,18 @@ export async function takeBackup(
       settings: describeSettings(settings),
     },
     anyHost: false,
-    guard: (trx) => refuseBusy(trx, zone, domain),
-  });
+    keyUse: made?.use,
+    guard: async (trx) => {
+      await refuseBusy(trx, zone, domain);
+      if (made !== undefined && !(await keys.isCurrent(trx, zone, made.use))) throw KEY_CHANGED;
+    },
+  };
+  try {
+    return await submit.accept(submission);
+  } catch (error) {
+    if (error !== KEY_CHANGED) throw error;
+    return await takeBackup(parts, request, correlationId);
+  }
 }
 
 function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): BackupOptions {

@@ -27,6 +27,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   backupsByDomain,
   admission,
   unknownKeys,
+  keyStates,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -320,4 +321,38 @@ async function unknownKeys(db: Db, { text }: ColumnTypes): Promise<void> {
   await sql`update backups set key_id = known_key_id`.execute(db);
   await schema.alterTable('backups').dropColumn('known_key_id').execute();
   await schema.createIndex('backups_by_key').on('backups').column('key_id').execute();
+}
+
+/** Keys are rotated and escrowed; which files of them have still to be written is remembered. */
+async function keyStates({ schema }: Db, { text }: ColumnTypes): Promise<void> {
+  await schema
+    .alterTable('keys')
+    .addColumn('state', text, (column) => column.notNull().defaultTo('active'))
+    .execute();
+  await schema
+    .alterTable('keys')
+    .addColumn('generation', 'integer', (column) => column.notNull().defaultTo(1))
+    .execute();
+  await schema.alterTable('keys').addColumn('retire_time', text).execute();
+  await schema
+    .alterTable('backups')
+    .addColumn('escrow_id', text, (column) => column.notNull().defaultTo(''))
+    .execute();
+  for (const name of ['key_id', 'key_escrow_id']) {
+    await schema
+      .alterTable('operations')
+      .addColumn(name, text, (column) => column.notNull().defaultTo(''))
+      .execute();
+  }
+  await schema
+    .alterTable('operations')
+    .addColumn('key_generation', 'integer', (column) => column.notNull().defaultTo(0))
+    .execute();
+  await schema
+    .createTable('key_files')
+    .addColumn('key_id', text, (column) => column.notNull().references('keys.id'))
+    .addColumn('repository', text, (column) => column.notNull().references('repositories.name'))
+    .addColumn('message', text, (column) => column.notNull())
+    .addPrimaryKeyConstraint('key_files_pk', ['key_id', 'repository'])
+    .execute();
 }

@@ -55,9 +55,13 @@ export async function openPostgres(url: Secret): Promise<Database> {
     notices,
     shared: true,
     clockMs: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
-    prepare: (isOutdated, migrate) => prepare(locks, isOutdated, migrate),
+    prepare: (isOutdated, migrate, alone) => prepare(locks, isOutdated, migrate, alone),
     begin: (body) => beginSerializable(db, body),
     mustRepeat: isConflict,
+    scrub: async () => {
+      // Writes the table anew, and unlinks the file that still had the rows of before.
+      await sql`vacuum full keys`.execute(db);
+    },
     close: async () => {
       // Kysely ends a pool that it has used only.
       await db.destroy();
@@ -144,6 +148,7 @@ async function prepare(
   locks: pg.Client,
   isOutdated: () => Promise<boolean>,
   migrate: () => Promise<void>,
+  stayAlone: boolean,
 ): Promise<void> {
   const ask = async (text: string): Promise<boolean> => {
     try {
@@ -154,15 +159,17 @@ async function prepare(
     }
   };
   await ask(`pg_advisory_lock(${BEGIN_LOCK_ID}) is null`);
-  const alone = await isOutdated();
+  const alone = stayAlone || (await isOutdated());
   if (!(await ask(`pg_try_advisory_lock${alone ? '' : '_shared'}(${WORK_LOCK_ID})`))) {
     throw new HoldfastError(
       'IN_USE',
-      `A controller of another version works on the database ${locks.database ?? ''}. Stop it first.`,
+      stayAlone
+        ? `A controller works on the database ${locks.database ?? ''}. Stop it first.`
+        : `A controller of another version works on the database ${locks.database ?? ''}. Stop it first.`,
     );
   }
   await migrate();
-  if (alone) {
+  if (alone && !stayAlone) {
     await ask(`pg_advisory_lock_shared(${WORK_LOCK_ID}) is null`);
     await ask(`pg_advisory_unlock(${WORK_LOCK_ID})`);
   }

@@ -14,6 +14,7 @@ export interface Tables {
   readonly hosts: HostTable;
   readonly repositories: RepositoryTable;
   readonly keys: KeyTable;
+  readonly key_files: KeyFilesTable;
   readonly backups: BackupTable;
   readonly operations: OperationTable;
   readonly operation_events: OperationEventTable;
@@ -96,13 +97,31 @@ export interface KeyTable {
   readonly zone: string;
   /** `zone` for the one under the zone's passphrase, `request` for one under a passphrase that came with a request. */
   readonly origin: 'zone' | 'request';
+  /** Empty while the key is missing. */
   readonly recipient: string;
+  /**
+   * `active` for the one that new backups are wrapped to, `retiring` while its backups are being wrapped to another,
+   * `retired` when its secrets are gone, `missing` when backups need it and it is not here.
+   */
+  readonly state: 'active' | 'retiring' | 'retired' | 'missing';
+  /** Empty while it is missing or retired, as is the passphrase. */
   readonly identity_sealed: Uint8Array;
   /** The passphrase under which the key file shall be. */
   readonly passphrase_sealed: Uint8Array;
   /** The age file of the identity under that passphrase; null until it is made. */
   readonly key_file: Uint8Array | null;
+  /** Larger with every passphrase that it was put under. */
+  readonly generation: number;
   readonly create_time: string;
+  readonly retire_time: string | null;
+}
+
+/** A repository in which files of a key are not yet as they should be. */
+interface KeyFilesTable {
+  readonly key_id: string;
+  readonly repository: string;
+  /** What it waits for, for people; empty when it was not tried yet. */
+  readonly message: string;
 }
 
 export interface BackupTable {
@@ -123,6 +142,8 @@ export interface BackupTable {
   readonly quiesced: number;
   readonly key_id: string | null;
   readonly wrapped_key: Uint8Array | null;
+  /** To which escrow recipients its key is wrapped too, see escrow.ts; anything else is wrapped anew. */
+  readonly escrow_id: string;
   readonly manifest_message: Uint8Array;
   readonly manifest_sha256: string;
   readonly verify_time: string | null;
@@ -160,6 +181,10 @@ export interface OperationTable {
   readonly cancel_wanted: number;
   /** The controller that drives it. */
   readonly leader: string;
+  /** The key that the backup is wrapped to, its generation and its escrow; empty, and 0, for all but encrypted backups. */
+  readonly key_id: string;
+  readonly key_generation: number;
+  readonly key_escrow_id: string;
   /** Larger with every controller that takes it over, so that its agent can tell the present one from those before. */
   readonly fencing_epoch: number;
   /** The number of our latest event. */

@@ -2,6 +2,7 @@ import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Kysely, sql, SqliteDialect } from 'kysely';
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import { lockState } from './lock.ts';
 import { asKyselyDatabase, damaged, explained } from './node-sqlite.ts';
 import { noNotices } from './notices.ts';
@@ -38,6 +39,11 @@ export function openSqlite(stateDirectory: string): Database {
       },
       begin: (body: (trx: Trx) => Promise<void>) => db.transaction().execute(body),
       mustRepeat: () => false,
+      scrub: () => {
+        // What was deleted is zeroed in the database itself; the log still has the pages of before.
+        checkpoint(database, path);
+        return Promise.resolve();
+      },
       close: async () => {
         await db.destroy();
         lock.release();
@@ -56,6 +62,7 @@ function openFile(path: string): DatabaseSync {
       checkIntegrity(database, path);
       database.exec('pragma journal_mode = wal');
       database.exec('pragma synchronous = full');
+      database.exec('pragma secure_delete = on');
       return database;
     } catch (error) {
       database.close();
@@ -64,6 +71,17 @@ function openFile(path: string): DatabaseSync {
   } catch (error) {
     throw explained(error, path);
   }
+}
+
+/** Moves the log into the database and empties it. @throws HoldfastError STATE_UNAVAILABLE while a copy is being made */
+function checkpoint(database: DatabaseSync, path: string): void {
+  try {
+    const done = database.prepare('pragma wal_checkpoint(truncate)').get();
+    if (done?.['busy'] === 0) return;
+  } catch (error) {
+    throw explained(error, path);
+  }
+  throw new HoldfastError('STATE_UNAVAILABLE', `The database ${path} is being read; it is scrubbed later.`);
 }
 
 /** Reads the whole database. @throws HoldfastError STATE_UNUSABLE when it is damaged */

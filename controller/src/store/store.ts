@@ -31,14 +31,20 @@ export interface Store {
   readonly shared: boolean;
   /** The database's clock, milliseconds since 1970: the one that all controllers go by. */
   readonly clockMs: RawBuilder<number>;
+  /** Overwrites what was erased, as far as the database's files go. */
+  scrub(): Promise<void>;
   close(): Promise<void>;
 }
 
 /** An open database of either kind. */
-export interface Database extends Pick<Store, 'db' | 'notices' | 'shared' | 'clockMs'> {
+export interface Database extends Pick<Store, 'db' | 'notices' | 'shared' | 'clockMs' | 'scrub'> {
   readonly kind: StatePlace['kind'];
-  /** Brings the schema up to date while no other controller works on the database. */
-  readonly prepare: (isOutdated: () => Promise<boolean>, migrate: () => Promise<void>) => Promise<void>;
+  /** Brings the schema up to date while no other controller works on the database; with `alone` none may until it is closed. */
+  readonly prepare: (
+    isOutdated: () => Promise<boolean>,
+    migrate: () => Promise<void>,
+    alone: boolean,
+  ) => Promise<void>;
   /** Runs a body in one transaction that is isolated from all others, again when that takes it. */
   readonly begin: (body: (trx: Trx) => Promise<void>) => Promise<void>;
   /** Whether an error makes `begin` run the body again. */
@@ -51,19 +57,25 @@ export interface Database extends Pick<Store, 'db' | 'notices' | 'shared' | 'clo
  *
  * @throws HoldfastError IN_USE when another controller has it, or one of another version, STATE_UNUSABLE for a newer schema, another master key or a
  *   damaged database, STATE_UNAVAILABLE when PostgreSQL does not answer, INVALID_REQUEST for a bad key or URL
+ * @param options.alone no other controller works on it, or begins to, until it is closed: IN_USE otherwise
  */
-export async function openStore(place: StatePlace, masterKey: Secret): Promise<Store> {
+export async function openStore(
+  place: StatePlace,
+  masterKey: Secret,
+  options: { readonly alone?: boolean } = {},
+): Promise<Store> {
   const sealer = createSealer(masterKey);
   const database = place.kind === 'sqlite' ? openSqlite(place.directory) : await openPostgres(place.url);
-  const { db, notices, shared, clockMs } = database;
+  const { db, notices, shared, clockMs, scrub } = database;
   try {
     await database.prepare(
       () => isOutdated(database),
       () => migrate(database),
+      options.alone ?? false,
     );
     await checkMasterKey(database, sealer);
     return {
-      ...{ db, notices, shared, clockMs, sealer },
+      ...{ db, notices, shared, clockMs, scrub, sealer },
       transact: batchTransactions(database.begin, database.mustRepeat, !shared),
       close: () => database.close(),
     };
@@ -77,8 +89,10 @@ async function checkMasterKey({ begin }: Database, sealer: Sealer): Promise<void
   await begin(async (trx) => {
     const before = await trx.selectFrom('controller_state').selectAll().executeTakeFirst();
     if (before === undefined) {
-      const check = sealer.seal(CHECK_TEXT, CHECK_IDENTITY);
-      await trx.insertInto('controller_state').values({ id: 1, master_key_check_sealed: check }).execute();
+      await trx
+        .insertInto('controller_state')
+        .values({ id: 1, master_key_check_sealed: sealCheck(sealer) })
+        .execute();
       return;
     }
     try {
@@ -87,4 +101,9 @@ async function checkMasterKey({ begin }: Database, sealer: Sealer): Promise<void
       throw new HoldfastError('STATE_UNUSABLE', 'The master key is not the one of this database.', { cause });
     }
   });
+}
+
+/** The known text under a master key, by which a wrong key is found at start. */
+export function sealCheck(sealer: Sealer): Uint8Array {
+  return sealer.seal(CHECK_TEXT, CHECK_IDENTITY);
 }

@@ -18,6 +18,7 @@ import {
   type ScannedFolder,
   type TakeBackupStart,
   type VerifyBackupStart,
+  type WriteKeyFilesRequest,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { BackupResult, Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { LeftoverState, type Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
@@ -83,6 +84,10 @@ export interface FakeAgent {
   folders: ScannedFolder[];
   /** Happens after each folder that is told of. */
   whileScanning: () => Promise<void>;
+  /** What key files lie in each repository, by their paths. */
+  readonly keyFiles: Map<string, Map<string, Buffer>>;
+  /** Told before key files are written; what it throws is answered. */
+  onKeyFiles: (request: WriteKeyFilesRequest) => void;
   /** Forgets all jobs. */
   forgetJobs(): void;
   /** Goes away, with all its streams; jobs are kept. */
@@ -149,6 +154,38 @@ export async function startFakeAgent(given: {
         await agent.whileScanning();
       }
     }),
+    findKeyFiles: answer(({ repository, keyIds, zoneKeys }) => {
+      if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      const files = [...filesOf(agent, repository?.name ?? '')];
+      const backups = files.flatMap(([path, wrappedKey]) => {
+        const { folder = '', keyId = '' } = BACKUP_KEY_FILE.exec(path)?.groups ?? {};
+        return keyIds.includes(keyId) ? [{ path: folder, keyId, wrappedKey }] : [];
+      });
+      const ofZones = files.flatMap(([path, content]) => {
+        const keyId = /^zone-keys\/(?<keyId>.+)\.age$/.exec(path)?.groups?.['keyId'];
+        return zoneKeys && keyId !== undefined ? [{ keyId, content }] : [];
+      });
+      return { backups, more: false, zoneKeys: ofZones };
+    }),
+    writeKeyFiles: answer((request) => {
+      if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
+      agent.onKeyFiles(request);
+      const files = filesOf(agent, request.repository?.name ?? '');
+      for (const { keyId, content } of request.zoneKeys) {
+        if (content.length === 0) files.delete(`zone-keys/${keyId}.age`);
+        else files.set(`zone-keys/${keyId}.age`, content);
+      }
+      for (const { keyId, content } of request.replacedZoneKeys) {
+        if (files.has(`zone-keys/${keyId}.age`)) files.set(`zone-keys/${keyId}.age`, content);
+      }
+      for (const { path, keyId, wrappedKey } of request.backups) {
+        for (const name of [...files.keys()]) {
+          if (BACKUP_KEY_FILE.exec(name)?.groups?.['folder'] === path) files.delete(name);
+        }
+        files.set(`${path}/key.${keyId}.age`, wrappedKey);
+      }
+      return { missingPaths: [] };
+    }),
     listJobs: answer(() => ({
       jobs: [...jobs.values()].map((job) => ({
         jobId: job.id,
@@ -192,6 +229,8 @@ export async function startFakeAgent(given: {
     folders: [],
     whileScanning: () => Promise.resolve(),
     script: [],
+    keyFiles: new Map(),
+    onKeyFiles: () => undefined,
     forgetJobs: () => {
       for (const job of jobs.values()) job.cut();
       jobs.clear();
@@ -202,6 +241,25 @@ export async function startFakeAgent(given: {
     },
   };
   return agent;
+}
+
+const BACKUP_KEY_FILE = /^(?<folder>.+)\/key\.(?<keyId>[\w-]+)\.age$/;
+
+function filesOf(agent: FakeAgent, repository: string): Map<string, Buffer> {
+  const files = agent.keyFiles.get(repository) ?? new Map<string, Buffer>();
+  agent.keyFiles.set(repository, files);
+  return files;
+}
+
+/** What a real agent writes for an encrypted backup: the zone's key before, the backup's at the end. */
+function storeKeys(agent: FakeAgent, start: Start, happening: Happening): void {
+  if (!('key' in start) || start.key === undefined) return;
+  const files = filesOf(agent, start.repository?.name ?? '');
+  const { keyId, zoneKeyFile, wrappedKey } = start.key;
+  if (happening.$case === 'accepted') files.set(`zone-keys/${keyId}.age`, zoneKeyFile);
+  if (happening.$case !== 'completed' || happening.value.result?.$case !== 'backup') return;
+  files.set(`zone-keys/${keyId}.age`, zoneKeyFile);
+  files.set(`${happening.value.result.value.path}/key.${keyId}.age`, wrappedKey);
 }
 
 function answer<Request, Response>(handle: (request: Request) => Response) {
@@ -231,7 +289,11 @@ function handleStream(
       const start = message.value as Start;
       const id = start.header?.jobId ?? '';
       const known = jobs.get(id);
-      job = known ?? createJob(id, start);
+      job =
+        known ??
+        createJob(id, start, (each) => {
+          storeKeys(agent, start, each);
+        });
       jobs.set(id, job);
       follow(job, stream, 0n);
       if (known === undefined) job.emit(...agent.script);
@@ -271,7 +333,7 @@ function follow(job: MutableJob, stream: Stream, after: bigint): void {
   for (const event of job.events) if (event.sequence > after) stream.write({ event });
 }
 
-function createJob(id: string, start: Start): MutableJob {
+function createJob(id: string, start: Start, onEvent: (event: Happening) => void): MutableJob {
   const job: MutableJob = {
     id,
     start,
@@ -282,6 +344,7 @@ function createJob(id: string, start: Start): MutableJob {
     streams: new Set(),
     emit: (...happenings) => {
       for (const event of happenings) {
+        onEvent(event);
         if (coalescingKey({ event }) !== undefined) {
           const sequence = BigInt(job.events.length);
           for (const stream of job.streams) stream.write({ event: { sequence, time: new Date(), event } });

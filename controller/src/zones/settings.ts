@@ -3,6 +3,7 @@ import { Secret } from '@holdfast/common/secret.ts';
 import { isSettingKey, isShared, parseSetting, type SettingKey } from '@holdfast/common/settings.ts';
 import { SettingScope } from '@holdfast/proto/holdfast/v1/setting.ts';
 import type { ListSettingChangesRequest } from '@holdfast/proto/holdfast/v1/zone.ts';
+import { requireRecipients } from '../keys/escrow.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import {
   asValue,
@@ -36,6 +37,8 @@ export interface Settings {
    * @throws HoldfastError ZONE_NOT_FOUND, SETTING_UNKNOWN, SETTING_INVALID
    */
   resolve(zone: string, request?: Readonly<Record<string, string>>): Promise<ResolvedSettings>;
+  /** Every setting as it holds for a zone, as a transaction sees it. */
+  resolveIn(db: Db | Trx, zone: string): Promise<ResolvedSettings>;
   /**
    * Who changed what, newest first; of one zone and one setting, where given.
    *
@@ -44,8 +47,14 @@ export interface Settings {
   changes(query: ListSettingChangesRequest): ReturnType<typeof listSettingChanges>;
 }
 
-export function createSettings(parts: { store: Store; zones: Zones; now: () => Date }): Settings {
-  const { store, zones, now } = parts;
+/** @param parts.changed told in the transaction that changes settings of a zone, or of all; runs again when that does */
+export function createSettings(parts: {
+  store: Store;
+  zones: Zones;
+  now: () => Date;
+  changed?: (trx: Trx, zone: string, keys: readonly SettingKey[]) => Promise<void>;
+}): Settings {
+  const { store, zones, now, changed } = parts;
   const resolve: Settings['resolve'] = async (zone, request = {}) => {
     if (zone !== '') await zones.require(zone);
     const layers: SettingLayer[] = [
@@ -59,10 +68,16 @@ export function createSettings(parts: { store: Store; zones: Zones; now: () => D
   };
   return {
     resolve,
+    resolveIn: async (db, zone) =>
+      resolveSettings([
+        { scope: SettingScope.SETTING_SCOPE_ZONE, ...(await valuesAt(store, db, zone)) },
+        { scope: SettingScope.SETTING_SCOPE_GLOBAL, ...(await valuesAt(store, db, '')) },
+      ]),
     change: async (zone, { values, clear, author }) => {
       if (zone !== '') await zones.require(zone);
       const wanted = new Map<SettingKey, SettingValue | undefined>(parseValues(values));
       for (const key of clear) wanted.set(parseCleared(key, wanted), undefined);
+      requireRecipients(values['nas.backup.encryption.escrow.recipients'] ?? '');
       const time = now();
       await store.transact(async (trx) => {
         const before = (await valuesAt(store, trx, zone)).values;
@@ -73,6 +88,7 @@ export function createSettings(parts: { store: Store; zones: Zones; now: () => D
           if (to !== undefined) await insertValue({ store, trx, zone, key, value: to, time });
           await noteSettingChange(trx, { ...author, time }, { zone, key, from, to });
         }
+        await changed?.(trx, zone, [...wanted.keys()]);
       });
       return await resolve(zone);
     },
