@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { execa } from 'execa';
 import type { Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { filesDisk, restingDisk } from '../e2e/support/guests.ts';
 import { requireSameContent } from '../e2e/support/images.ts';
@@ -34,10 +35,11 @@ describe('docs/recover-by-hand.md', () => {
   }
 
   /** What a person sees who follows the page from its top to its end. */
-  async function follow(backup: Backup, directory: string, passphrase: string): Promise<Seen> {
+  async function follow(backup: Backup, directory: string, passphrase: string, escrow = ''): Promise<Seen> {
     const script = path.join(directory, 'typed.sh');
     const words = {
       [TMPFS]: directory,
+      'ESCROW=\n': `ESCROW=${escrow}\n`,
       '/mnt/nas': fixture.holdfast.repository(),
       'DOMAIN/BACKUP': backup.path,
       '/var/tmp/recovered': path.join(directory, 'recovered'),
@@ -75,6 +77,26 @@ describe('docs/recover-by-hand.md', () => {
       }
     });
   }
+
+  it('restores a backup with an escrow key, without the passphrase', async () => {
+    const { guest, holdfast } = fixture;
+    const directory = await mkdtemp(path.join(TMPFS, 'holdfast-recover-'));
+    try {
+      const escrow = path.join(directory, 'escrow.key');
+      await execa('age-keygen', ['-o', escrow]);
+      const { stdout: recipient } = await execa('age-keygen', ['-y', escrow]);
+      await holdfast.client.setSettings('z1', { 'nas.backup.encryption.escrow.recipients': recipient });
+      const { exitCode, screen } = await follow(await take(encrypted), directory, '', escrow);
+      assert.equal(exitCode, 0, screen);
+      assert.ok(!screen.includes(QUESTION), screen);
+      const [disk] = guest.disks;
+      assert.ok(disk);
+      const recovered = path.join(directory, 'recovered', `${disk.target}.qcow2`);
+      await requireSameContent(disk, { path: recovered, format: 'qcow2' });
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
 
   it('gets nowhere with another passphrase, nor with a damaged file', async () => {
     const { holdfast } = fixture;
