@@ -11,6 +11,13 @@ export function parseMibps(text: string): bigint {
   return BigInt(text);
 }
 
+/** Reads a part of the whole, with or without its sign. */
+export function parsePercent(text: string): number {
+  const percent = /^\d{1,3}%?$/.test(text) ? parseInt(text, 10) : 0;
+  if (percent < 1 || percent > 100) throw new InvalidArgumentError('Must be a part from 1% to 100%.');
+  return percent;
+}
+
 /** Reads the number of an event. */
 export function parseSequence(text: string): bigint {
   if (!/^\d{1,18}$/.test(text)) throw new InvalidArgumentError('Must be a whole number, 0 or more.');

@@ -71,6 +71,8 @@ export const reasons = {
   CERTIFICATE_UNUSABLE: status.FAILED_PRECONDITION,
   /** The domain's host is drained and takes no new work. */
   HOST_DRAINED: status.FAILED_PRECONDITION,
+  /** The backup was taken without the digests that a level of verification compares. */
+  DIGESTS_MISSING: status.FAILED_PRECONDITION,
   /** Something still refers to what shall be removed. */
   IN_USE: status.FAILED_PRECONDITION,
   /** What lies in the state directory cannot be used: by this version, with this key, or at all. */

@@ -84,6 +84,20 @@ export const settingDefinitions = {
     defaultValue: 'false',
     description: 'Check the images with qemu-img before they are published; a failed check is not published.',
   },
+  'nas.backup.integrity.level': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'metadata',
+    values: ['metadata', 'stored', 'content', 'source'],
+    description:
+      'How far a check or a verification goes: the metadata of the images, the bytes stored, what the guest sees in them, or, for a check, that against the snapshot.',
+  },
+  'nas.backup.integrity.digests': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'stored',
+    values: ['none', 'stored', 'content'],
+    description:
+      'The digests that are made of a backup: of the bytes stored, and of the content too, for which the snapshot is read twice.',
+  },
   'nas.backup.quiesce': {
     type: SettingType.SETTING_TYPE_STRING,
     defaultValue: 'off',

@@ -26,11 +26,11 @@ describe('stages and their events', () => {
     requireNoGaps(events);
     const [S, F] = ['stageStarted', 'stageFinished'];
     assert.deepEqual(kindsOf(events), [
-      ...['accepted', S, F, S, F, S, S, S, F, F, F, S, F, S, F, 'completed'],
+      ...['accepted', S, F, S, F, S, S, S, F, F, F, S, F, S, F, S, F, 'completed'],
     ]);
     const plan = [
       ...[Stage.STAGE_PREPARE, Stage.STAGE_QUIESCE, Stage.STAGE_BLOCKJOB, Stage.STAGE_CONVERT],
-      ...[Stage.STAGE_ENCRYPT, Stage.STAGE_CHECK, Stage.STAGE_PUBLISH],
+      ...[Stage.STAGE_ENCRYPT, Stage.STAGE_DIGEST, Stage.STAGE_CHECK, Stage.STAGE_PUBLISH],
     ];
     const [accepted] = events;
     assert.equal(accepted?.event?.$case, 'accepted');

@@ -63,7 +63,7 @@ export function readStart(kind: JobKind, json: string): StartedJob {
       const start = VerifyBackupStart.fromJSON(message);
       return {
         header: headerOf(start.header),
-        limitMibps: 0,
+        limitMibps: Number(start.bandwidthLimitMibps),
         limits: limitsOf(start.limits),
         shareBytesPerSecond: 0,
         stages: VERIFY_STAGES,

@@ -3,15 +3,17 @@ import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts
 import { Stage, type BackupResult, type Completed } from '@holdfast/proto/holdfast/v1/event.ts';
 import { keyOf } from '../layouts/layout.ts';
 import { domainNamed, domainState } from '../libvirt/domains.ts';
-import { layoutName } from '../qemu/layout.ts';
+import { WHOLE } from '../digests/chunks.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { together } from '../process/together.ts';
-import { check, type CheckDisk } from '../stages/check.ts';
 import { stage, warning, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
+import { digest, digestsWanted, NO_DIGESTS, type BackupDigests } from '../stages/digest.ts';
 import { finishImages } from '../stages/finish.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
+import { prove, type ProvableImage } from '../stages/prove.ts';
 import { publish } from '../stages/publish.ts';
 import { quiesce } from '../stages/quiesce.ts';
+import { imagesOf } from '../stages/readImages.ts';
 import { readState } from '../stages/readState.ts';
 import { openTransport } from '../transport/open.ts';
 import type { Transport } from '../transport/transport.ts';
@@ -23,6 +25,7 @@ export function backupStages(start: TakeBackupStart): readonly Stage[] {
     Stage.STAGE_PREPARE,
     Stage.STAGE_QUIESCE,
     ...passStages(start),
+    ...(digestsWanted(start) === 'none' ? [] : [Stage.STAGE_DIGEST]),
     ...(start.options?.integrityCheck === true ? [Stage.STAGE_CHECK] : []),
     Stage.STAGE_PUBLISH,
   ];
@@ -57,6 +60,8 @@ export async function* takeBackup(context: JobContext, start: TakeBackupStart): 
   return { result: { $case: 'backup', value } };
 }
 
+const UNCHECKED = { integrityCheck: false, integrityLevel: '' };
+
 /** One way through all stages. */
 async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<BackupResult> {
   await using open = new AsyncDisposableStack();
@@ -65,18 +70,59 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const snapshot = yield* stage(context, Stage.STAGE_QUIESCE, quiesce(context, prepared, transport, mode));
   const state = prepared.backupLayout.keepsState ? yield* readState(context, prepared) : undefined;
   const copied = yield* transport.copy();
-  // The guest is let go while the images are made durable.
-  const [storedBytes] = await together(finishImages(prepared), transport.end());
+  const { storedBytes, digests } = yield* finish(context, start, prepared, transport);
 
-  const checked = start.options?.integrityCheck === true;
-  if (checked)
+  const { integrityCheck: checked, integrityLevel } = start.options ?? UNCHECKED;
+  if (checked) {
+    const images = provable(prepared, storedBytes, digests);
+    const level = integrityLevel === '' ? 'metadata' : integrityLevel;
+    if (level === 'source' && transport.snapshot === undefined) yield notAgainstSource();
     yield* stage(
       context,
       Stage.STAGE_CHECK,
-      check(context, prepared.repository, imagesOf(prepared, storedBytes), 'CHECK_FAILED'),
+      prove(context, prepared.repository, images, { level, sample: WHOLE, damage: 'CHECK_FAILED' }),
     );
-  const written = { ...copied, storedBytes, checked, state };
+  }
+  const written = { ...copied, storedBytes, checked, state, digests };
   return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
+}
+
+/** Makes the images complete and lets the guest go; with the digests that are wanted. */
+async function* finish(
+  context: JobContext,
+  start: TakeBackupStart,
+  prepared: Prepared,
+  transport: Transport,
+): StageRun<{ readonly storedBytes: ReadonlyMap<string, number>; readonly digests: BackupDigests }> {
+  const wanted = digestsWanted(start);
+  if (wanted !== 'none') {
+    return yield* stage(context, Stage.STAGE_DIGEST, digest(context, prepared, transport, wanted));
+  }
+  // The guest is let go while the images are made durable.
+  const [storedBytes] = await together(finishImages(prepared), transport.end());
+  return { storedBytes, digests: NO_DIGESTS };
+}
+
+/** The images with the digests that they must have. */
+function provable(
+  prepared: Prepared,
+  storedBytes: ReadonlyMap<string, number>,
+  digests: BackupDigests,
+): readonly ProvableImage[] {
+  return imagesOf(prepared, storedBytes).map((image, index) => ({
+    ...image,
+    file: `${partialFolder(prepared.folder)}/${prepared.disks[index]?.file ?? ''}`,
+    stored: digests.stored?.get(image.target),
+    content: digests.content?.get(image.target),
+  }));
+}
+
+function notAgainstSource(): JobEvent {
+  return warning(
+    'NOT_PROVED_AGAINST_SOURCE',
+    'The backup was pushed, after which nothing holds the snapshot: the images were read back and compared with ' +
+      'themselves, not with the source. A pulled backup can be (nas.backup.transport).',
+  );
 }
 
 /** Everything that is done before the guest is touched. */
@@ -109,14 +155,4 @@ async function requireTakeable(
 async function undoAttempt(context: JobContext, mark: number): Promise<void> {
   const [failed] = await context.undo.all(mark);
   if (failed !== undefined) throw failed.error;
-}
-
-function imagesOf(prepared: Prepared, storedBytes: ReadonlyMap<string, number>): readonly CheckDisk[] {
-  return prepared.disks.map(({ disk, file }) => ({
-    target: disk.target,
-    path: prepared.repository.pathOf(`${partialFolder(prepared.folder)}/${file}`),
-    layout: layoutName(prepared.layout),
-    secret: prepared.key,
-    storedBytes: storedBytes.get(disk.target) ?? 0,
-  }));
 }

@@ -72,6 +72,8 @@ async function backUp(request: BackupRequest, surroundings: Surroundings): Promi
           compression: request.compress ? compression : '',
           bandwidthLimitMibps: BigInt(request.bandwidthMibps),
           integrityCheck: request.verify,
+          integrityLevel: 'metadata',
+          digests: 'none',
           quiesce: request.quiesce ? 'best-effort' : 'off',
           allowPlaintext: false,
           transport: '',

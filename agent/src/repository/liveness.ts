@@ -160,6 +160,8 @@ export function watchRepository(repository: Repository, options: WatchOptions): 
     writeBackupKeyFiles: wrap('writeBackupKeyFiles'),
     removeZoneKeyFile: wrap('removeZoneKeyFile'),
     fileBytes: wrap('fileBytes'),
+    digestPart: wrap('digestPart'),
+    dropCache: wrap('dropCache'),
     foldersIn: wrap('foldersIn'),
     filesIn: wrap('filesIn'),
     hasFolder: wrap('hasFolder'),

@@ -20,14 +20,14 @@ export function encodeManifest(manifest: Manifest): Buffer {
 
 /**
  * Reads the manifest of the backup in `folder` and proves that it is the one that was published: against the digest in
- * the catalogue when that is given, and under the backup's key when there is one.
+ * the catalogue when that is given, and under the backup's key when there is one. `keyless`: the digest is enough.
  *
  * @throws HoldfastError BACKUP_NOT_FOUND, BACKUP_DAMAGED, KEY_WRONG
  */
 export async function readManifest(
   repository: Repository,
   folder: string,
-  expected: { readonly sha256: string; readonly secret: Secret | undefined },
+  expected: { readonly sha256: string; readonly secret: Secret | undefined; readonly keyless?: boolean },
 ): Promise<Manifest> {
   const path = `${folder}/${MANIFEST_FILE}`;
   const bytes = await repository.readFile(path, MAX_MANIFEST_BYTES);
@@ -45,6 +45,7 @@ export async function readManifest(
   const manifest = parseManifest(bytes, path);
   if (manifest.encryption !== undefined) {
     if (expected.secret === undefined) {
+      if (expected.keyless === true && expected.sha256 !== '') return manifest;
       throw new HoldfastError('KEY_WRONG', `The backup in ${folder} is encrypted and no key was given.`);
     }
     await proveMac(repository, folder, bytes, expected.secret, expected.sha256 !== '');
@@ -70,7 +71,9 @@ export function parseManifest(bytes: Uint8Array, path: string): Manifest {
   // File names come from a file on a NAS: they must not lead anywhere else.
   const files = [
     manifest.domainXmlFile,
-    ...manifest.disks.map((disk) => disk.file),
+    ...manifest.disks.flatMap(({ file, storedDigests, contentDigests }) => [
+      ...[file, storedDigests?.file, contentDigests?.file].filter((name) => name !== undefined),
+    ]),
     ...savedFiles(manifest).map((saved) => saved.file),
   ];
   if (manifest.backupId === '' || files.some((file) => !FILE_NAME.test(file))) {

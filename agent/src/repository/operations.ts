@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import {
   lstat,
   mkdir,
@@ -12,6 +12,7 @@ import {
   type FileHandle,
 } from 'node:fs/promises';
 import { dirname, join, normalize, sep } from 'node:path';
+import { run } from '../process/run.ts';
 import { requireRepositoryId, takeRepositoryId } from './identity.ts';
 import {
   findBackupKeyFiles,
@@ -68,6 +69,10 @@ export interface Operations {
   removeZoneKeyFile(keyId: string): Promise<void>;
   /** A file's length in bytes; undefined when there is none. */
   fileBytes(path: string): Promise<number | undefined>;
+  /** SHA-256 of a part of a file, in hexadecimal, which is read from memory where it is there. */
+  digestPart(path: string, offset: number, bytes: number): Promise<string>;
+  /** Drops what the kernel keeps of a file in memory, so that what is read next comes from the storage. */
+  dropCache(path: string): Promise<void>;
   /** The names of the folders in a folder; undefined when it is not there. */
   foldersIn(path: string): Promise<readonly string[] | undefined>;
   /** The names of the regular files in a folder; undefined when it is not there. */
@@ -85,6 +90,9 @@ export interface Operations {
   /** Removes a folder with all in it and returns what that freed; none there is none. */
   removeFolder(path: string): Promise<{ readonly freedBytes: number }>;
 }
+
+const READ_BYTES = 1_048_576;
+const DROP_DEADLINE_MS = 600_000;
 
 /** More than a file system keeps in the inode itself. */
 const PROBE_BYTES = 65_536;
@@ -173,6 +181,34 @@ export function operationsOn(root: string, repositoryId: string): Operations {
     },
     removeZoneKeyFile: (keyId) => removeZoneKeyFile(root, keyId),
     fileBytes: async (path) => (await stat(at(path)).catch(ifMissing))?.size,
+    digestPart: async (path, offset, bytes) => {
+      const file = await open(at(path), 'r');
+      try {
+        const hash = createHash('sha256');
+        const piece = Buffer.alloc(Math.min(bytes, READ_BYTES));
+        for (let done = 0; done < bytes;) {
+          const { bytesRead } = await file.read(
+            piece,
+            0,
+            Math.min(piece.length, bytes - done),
+            offset + done,
+          );
+          if (bytesRead === 0) throw new Error(`${path} ends before ${offset + bytes} bytes`);
+          hash.update(piece.subarray(0, bytesRead));
+          done += bytesRead;
+        }
+        return hash.digest('hex');
+      } finally {
+        await file.close();
+      }
+    },
+    dropCache: async (path) => {
+      // dd(1): "oflag=nocache / iflag=nocache with count=0: request to drop cache for the whole file" (posix_fadvise).
+      const result = await run('dd', [`if=${at(path)}`, 'iflag=nocache', 'count=0', 'status=none'], {
+        deadlineMs: DROP_DEADLINE_MS,
+      });
+      if (result.exitCode !== 0) throw new Error(`dd: ${result.stderr.trim()}`);
+    },
     foldersIn: async (path) =>
       (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
         ?.filter((entry) => entry.isDirectory())

@@ -49,6 +49,8 @@ const SLOW: readonly (keyof Operations)[] = [
   'removeFolder',
   'findKeyFiles',
   'writeBackupKeyFiles',
+  'digestPart',
+  'dropCache',
 ];
 /** The first call may mount: wait for its turn, try two versions, and take back a mount that is no good. */
 const OPEN_DEADLINE_MS = 3 * MOUNT_DEADLINE_MS;
@@ -233,6 +235,8 @@ export function openRepository(
     writeBackupKeyFiles: call('writeBackupKeyFiles'),
     removeZoneKeyFile: call('removeZoneKeyFile'),
     fileBytes: call('fileBytes'),
+    digestPart: call('digestPart'),
+    dropCache: call('dropCache'),
     foldersIn: call('foldersIn'),
     filesIn: call('filesIn'),
     hasFolder: call('hasFolder'),

@@ -44,7 +44,10 @@ export async function* check(
         disk.target,
       );
     }
-    result.push({ target: disk.target, leakedClusters: BigInt(leakedClusters) });
+    result.push({
+      ...{ target: disk.target, leakedClusters: BigInt(leakedClusters) },
+      ...{ comparedChunks: 0n, totalChunks: 0n },
+    });
   }
   const bytes = BigInt(disks.reduce((sum, disk) => sum + disk.storedBytes, 0));
   return { result, figures: { processedBytes: bytes, totalBytes: bytes, inputBytes: bytes } };

@@ -68,6 +68,12 @@ export async function addLimit(daemon: StorageDaemon): Promise<void> {
   });
 }
 
+/** Sets the limit of all that is read under it, in bytes a second; 0 is unlimited. */
+export async function setLimit({ qmp }: StorageDaemon, bytesPerSecond: number): Promise<void> {
+  const value = { 'bps-total': bytesPerSecond };
+  await qmp.execute('qom-set', { path: `/objects/${LIMIT_GROUP}`, property: 'limits', value });
+}
+
 /** One pass over the data of all disks at once: read, compressed, encrypted and written by QEMU. */
 export async function* copy(
   daemon: StorageDaemon,
@@ -244,14 +250,7 @@ function steeringOf(daemon: StorageDaemon): Steering {
     }
   };
   return {
-    setLimit: async (bytesPerSecond) => {
-      const limits = { 'bps-total': bytesPerSecond };
-      await daemon.qmp.execute('qom-set', {
-        path: `/objects/${LIMIT_GROUP}`,
-        property: 'limits',
-        value: limits,
-      });
-    },
+    setLimit: (bytesPerSecond) => setLimit(daemon, bytesPerSecond),
     pause: () => all('job-pause'),
     resume: () => all('job-resume'),
   };

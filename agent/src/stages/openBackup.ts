@@ -23,16 +23,20 @@ export interface PublishedBackup {
 /**
  * Finds a published backup and refuses one whose files are not as the manifest says.
  *
+ * @param keyless whether an encrypted one may come without its key: its manifest is then proved by the catalogue alone
+ *
  * @throws HoldfastError BACKUP_NOT_FOUND, BACKUP_DAMAGED, KEY_WRONG
  */
 export async function* openBackup(
   repository: Repository,
   ref: BackupRef,
+  { keyless = false }: { readonly keyless?: boolean } = {},
 ): AsyncGenerator<never, StageEnd<PublishedBackup>, undefined> {
   yield* [];
   await repository.recognize();
   const secret = ref.secret === '' ? undefined : new Secret(ref.secret);
-  const manifest = await readManifest(repository, ref.path, { sha256: ref.manifestSha256, secret });
+  const expected = { sha256: ref.manifestSha256, secret, keyless };
+  const manifest = await readManifest(repository, ref.path, expected);
   if (manifest.backupId !== ref.backupId) {
     throw new HoldfastError(
       'BACKUP_DAMAGED',

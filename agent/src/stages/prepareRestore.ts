@@ -1,17 +1,16 @@
 import { access, constants, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { Secret } from '@holdfast/common/secret.ts';
 import type { RestoreBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { ImageFormat } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { rbdWith } from '../ceph/rbd.ts';
 import type { Undoing } from '../jobs/undo.ts';
-import { mapImage, type SourceSecrets } from '../qemu/extents.ts';
 import type { WatchedRepository } from '../repository/liveness.ts';
-import { KEY_SECRET_ID, readOptions, targetNodes } from '../qemu/layout.ts';
+import { KEY_SECRET_ID, targetNodes } from '../qemu/layout.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import type { JobContext } from './context.ts';
-import { addLimit, LIMIT_GROUP, type CopyDisk } from './copy.ts';
+import { addLimit, type CopyDisk } from './copy.ts';
+import { openImage } from './openImage.ts';
 import type { PublishedBackup, PublishedDisk } from './openBackup.ts';
 import { CLUSTER_KEY_ID, openPool } from './restorePool.ts';
 import { openPlace, type RestorePlace } from './restorePlace.ts';
@@ -136,37 +135,20 @@ async function openDisk(
   givenUp: AbortSignal,
 ): Promise<RestoreDisk> {
   const { target, manifest } = disk;
-  const encrypted = disk.secret !== undefined;
   const virtualSizeBytes = Number(manifest.virtualSizeBytes);
-  const secrets: SourceSecrets =
-    disk.secret === undefined
-      ? new Map()
-      : new Map([['source-key', new Secret(Buffer.from(disk.secret.reveal()).toString('base64'))]]);
-  const map = await mapImage(
-    readOptions(disk.layout, encrypted, disk.path, 'source-key'),
-    secrets,
-    context.runtimeDirectory,
-    AbortSignal.any([context.control.signal, givenUp]),
-  );
+  const signal = AbortSignal.any([context.control.signal, givenUp]);
+  const map = await openImage(context, daemon, disk, signal);
   if (map.virtualSizeBytes !== virtualSizeBytes) {
     throw new HoldfastError(
       'BACKUP_DAMAGED',
       `The image of disk ${target} is not of the size that its manifest says.`,
     );
   }
-  const sourceNode = `source-${target}`;
-  await daemon.qmp.execute('blockdev-add', {
-    driver: 'throttle',
-    'throttle-group': LIMIT_GROUP,
-    'node-name': sourceNode,
-    'read-only': true,
-    file: { ...readOptions(disk.layout, encrypted, disk.path, KEY_SECRET_ID), 'read-only': true },
-  });
   await openPlace(daemon, { target, virtualSizeBytes, place }, context.control.signal);
   const nodes = targetNodes(target);
   return {
     target,
-    sourceNode,
+    sourceNode: map.node,
     targetNode: nodes.image,
     imageNode: nodes.file,
     fileNode: nodes.file,

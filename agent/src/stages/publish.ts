@@ -10,9 +10,11 @@ import { withoutPassword } from '../repository/repository.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import type { WriteFile } from '../repository/savedFile.ts';
 import { stageName, type JobContext, type StageEnd } from './context.ts';
+import type { BackupDigests } from './digest.ts';
 import type { Prepared } from './prepare.ts';
 import type { Snapshot } from './quiesce.ts';
 import type { DomainState } from './readState.ts';
+import { writeDigests, type DigestLists } from './writeDigests.ts';
 
 /** What the manifest says beyond what prepare and the snapshot know. */
 export interface Written {
@@ -23,7 +25,10 @@ export interface Written {
   readonly checked: boolean;
   /** Undefined when the layout keeps none. */
   readonly state: DomainState | undefined;
+  readonly digests: BackupDigests;
 }
+
+const NO_LISTS: DigestLists = { storedDigests: undefined, contentDigests: undefined };
 
 /** Writes what belongs beside the images, then makes the backup visible, whole, by one rename. */
 export async function* publish(
@@ -41,12 +46,16 @@ export async function* publish(
     await repository.writeFile(`${partial}/${name}`, content);
     filesBytes += content.length;
   };
+  const lists = new Map<string, DigestLists>();
+  for (const { disk } of prepared.disks) {
+    lists.set(disk.target, await writeDigests(write, disk.target, written.digests, key !== undefined));
+  }
   const companions = await prepared.backupLayout.writeCompanions(write, {
     domainFiles,
     state: written.state,
     key,
     manifest: {
-      ...describe(context, start, prepared, snapshot, written),
+      ...describe(context, start, prepared, snapshot, written, lists),
       toolVersions: { holdfast: version, ...(await toolVersions(context.virsh)) },
     },
   });
@@ -74,6 +83,7 @@ function describe(
   prepared: Prepared,
   snapshot: Snapshot,
   written: Written,
+  lists: ReadonlyMap<string, DigestLists>,
 ): Omit<Facts['manifest'], 'toolVersions'> {
   const { layout } = prepared;
   const { figures, warnings } = context.summary();
@@ -101,6 +111,7 @@ function describe(
       transferredBytes: BigInt(written.transferredBytes.get(disk.target) ?? 0),
       sourceType: disk.sourceType,
       volumeId,
+      ...(lists.get(disk.target) ?? NO_LISTS),
     })),
     excludedDisks: prepared.excluded,
     consistency: snapshot.consistency,

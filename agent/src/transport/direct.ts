@@ -2,7 +2,7 @@ import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { stateNow } from '../libvirt/domains.ts';
 import { watchForStart } from '../libvirt/lifecycle.ts';
 import type { JobContext } from '../stages/context.ts';
-import { copy } from '../stages/copy.ts';
+import { copy, type CopyDisk } from '../stages/copy.ts';
 import { domainStarted } from '../stages/domainStarted.ts';
 import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
@@ -23,16 +23,26 @@ export function directTransport(
   const { virsh, control } = context;
   const watch = watchForStart(virsh, prepared.domain);
   const mayStart = prepared.disks.every(({ stopped }) => stopped?.snapshot === true);
+  let sources: readonly CopyDisk[] = [];
+  const images = watchSourceImages(context, prepared);
+  const requireStopped = (): void => {
+    if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);
+  };
+  /** A start that has ended again by now counts too: it may have written. */
+  const requireStoppedAllTheTime = async (): Promise<void> => {
+    if (mayStart) return;
+    requireStopped();
+    if ((await stateNow(virsh, prepared.domain)) !== 'shut off') throw domainStarted(prepared.domain);
+  };
   return {
     name: 'direct',
     begin: () => Promise.resolve(),
     copy: async function* () {
-      const sources = await openSources(prepared, async ({ disk: { target }, stopped }) => {
+      sources = await openSources(prepared, async ({ disk: { target }, stopped }) => {
         if (stopped === undefined) throw new Error(`disk ${target} has no source`);
         for (const [id, secret] of stopped.secrets) await prepared.daemon.addSecret(id, secret, 'base64');
         return { options: stopped.options, extents: stopped.extents };
       });
-      const images = watchSourceImages(context, prepared);
       const end = yield* copy(
         prepared.daemon,
         sources,
@@ -42,7 +52,7 @@ export function directTransport(
           repository: 'write',
           stages,
           watch: (idleMs) => {
-            if (!mayStart && watch.wasStarted()) throw domainStarted(prepared.domain);
+            requireStopped();
             prepared.requireRepository();
             images.whenIdle(idleMs);
           },
@@ -50,11 +60,15 @@ export function directTransport(
         },
         context.now,
       );
-      if (mayStart) return end;
-      // A start that has ended again by now counts too: it may have written.
-      const state = await stateNow(virsh, prepared.domain);
-      if (watch.wasStarted() || state !== 'shut off') throw domainStarted(prepared.domain);
+      await requireStoppedAllTheTime();
       return end;
+    },
+    snapshot: {
+      read: async function* (how) {
+        const result = yield* how(sources, requireStopped);
+        await requireStoppedAllTheTime();
+        return result;
+      },
     },
     end: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => watch.stop(),

@@ -1,12 +1,15 @@
 import { chown, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { DomainId } from '../libvirt/domains.ts';
 import { qemuProcess } from '../libvirt/qemuProcess.ts';
+import type { Virsh } from '../libvirt/virsh.ts';
 import { mountAt } from '../process/mounts.ts';
 import { startStorageDaemon, type StorageDaemon } from '../qemu/storageDaemon.ts';
 import { QmpError } from '../qemu/qmp.ts';
 import type { JobContext } from '../stages/context.ts';
 import type { Prepared } from '../stages/prepare.ts';
+import { domainEnded } from './running.ts';
 import { fuseConnection, type FuseConnection } from './fuseConnection.ts';
 
 /** The files to which the domain's QEMU pushes its disks, and the daemon that serves them. */
@@ -63,7 +66,7 @@ export async function mountExports(
     if (mount === undefined) throw unusable(`The export of disk ${disk.target} was not mounted on ${file}.`);
     connections.set(disk.target, await fuseConnection(mount.device));
   }
-  await requireVisible(prepared.domain.uuid, [...files.values()]);
+  await requireVisible(context.virsh, prepared.domain, [...files.values()]);
   return { daemon, files, connections, lost: () => lost };
 }
 
@@ -112,9 +115,15 @@ async function mountExport(
  * QEMU must see the mounts and not the empty files below them. Found out beforehand, since libvirtd 9.0 ends with a
  * segmentation fault when QEMU refuses the second of several targets.
  */
-async function requireVisible(uuid: string, files: readonly string[]): Promise<void> {
+async function requireVisible(virsh: Virsh, domain: DomainId, files: readonly string[]): Promise<void> {
+  const { uuid } = domain;
   const pid = await qemuProcess(uuid);
-  if (pid === undefined) throw unusable(`The QEMU process of domain ${uuid} is not to be seen from here.`);
+  if (pid === undefined) {
+    throw (
+      (await domainEnded(virsh, { domain })) ??
+      unusable(`The QEMU process of domain ${uuid} is not to be seen from here.`)
+    );
+  }
   for (const file of files) {
     const [ours, theirs] = [await mountAt(file), await mountAt(file, pid)];
     if (ours !== undefined && ours.device === theirs?.device) continue;

@@ -4,7 +4,7 @@ import { beginPullBackup } from '../libvirt/pullBackup.ts';
 import { domainDirectory } from '../libvirt/qemuProcess.ts';
 import { mapNbdExport } from '../qemu/extents.ts';
 import type { JobContext, StageRun } from '../stages/context.ts';
-import { copy, type CopyEnd } from '../stages/copy.ts';
+import { copy, type CopyDisk, type CopyEnd } from '../stages/copy.ts';
 import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
 import { guardScratch, requireScratchSpace, type ScratchGuard } from '../stages/scratch.ts';
@@ -32,6 +32,7 @@ export async function pullTransport(
   await requireScratchSpace(scratchRoot);
   const undoing = await context.undo.promise({ kind: 'end-pull-backup', domainUuid: uuid, socket });
   let guard: ScratchGuard | undefined;
+  let sources: readonly CopyDisk[] = [];
   return {
     name: 'pull',
     begin: async () => {
@@ -60,6 +61,18 @@ export async function pullTransport(
         throw guard?.failure ?? error;
       }
     },
+    snapshot: {
+      read: async function* (how) {
+        try {
+          return yield* how(sources, () => {
+            if (guard?.failure !== undefined) throw guard.failure;
+          });
+        } catch (error) {
+          if (control.signal.aborted) throw error;
+          throw guard?.failure ?? (await domainEnded(virsh, prepared)) ?? error;
+        }
+      },
+    },
     // As soon as the data has been read and QEMU's tools read no more of it.
     end: async () => {
       guard?.close();
@@ -72,7 +85,7 @@ export async function pullTransport(
   };
 
   async function* copyFromQemu(): StageRun<CopyEnd> {
-    const sources = await openSources(prepared, async ({ disk: { target } }) => {
+    sources = await openSources(prepared, async ({ disk: { target } }) => {
       const server = { type: 'unix', path: socket };
       const { extents } = await mapNbdExport(socket, target, control.signal);
       return { options: { driver: 'nbd', server, export: target, 'read-only': true }, extents };

@@ -108,6 +108,7 @@ export async function pushTransport(
         throw (await stalledError(push)) ?? error;
       }
     },
+    snapshot: undefined,
     end: () => Promise.resolve(),
     [Symbol.asyncDispose]: async () => {
       watchdog.stop();

@@ -1,4 +1,4 @@
-import type { CopyEnd } from '../stages/copy.ts';
+import type { CopyDisk, CopyEnd } from '../stages/copy.ts';
 import type { StageRun } from '../stages/context.ts';
 
 /**
@@ -14,8 +14,20 @@ export interface Transport extends AsyncDisposable {
   begin(): Promise<void>;
   /** One pass over the data of all disks. The images are complete afterwards but for what QEMU still has in memory. */
   copy(): StageRun<CopyEnd>;
+  /** The snapshot, which is held until `end`; undefined where nothing holds it once the copy is done. */
+  readonly snapshot: HeldSnapshot | undefined;
   /** Lets the domain go, once the images are closed. */
   end(): Promise<void>;
+}
+
+/** A snapshot that can be read again after the copy. */
+export interface HeldSnapshot {
+  /**
+   * Reads it.
+   *
+   * @param how is given the nodes of the disks, and what it must look at meanwhile: it throws when the reading is over
+   */
+  read<Result>(how: (sources: readonly CopyDisk[], watch: () => void) => StageRun<Result>): StageRun<Result>;
 }
 
 export type TransportName = 'pull' | 'push' | 'direct';

@@ -19,11 +19,11 @@ export interface WatchedTargets {
 }
 
 const LOOK_MS = 250;
-/** A write of the guest may wait for five seconds at most, and killing takes its part of them. */
-const STALL_MS = 3_500;
+/** A write of the guest may wait for five seconds at most, and what is done then takes its part of them. */
+const STALL_MS = 3_000;
 const LAST_LOOK_MS = 20;
-/** How long an exporter that has lost its writer may take to answer. */
-const LAST_RESORT_MS = 1_000;
+/** How long an exporter that has lost its writer may take to answer, on a host that is busy. Afterwards writes fail. */
+const LAST_RESORT_MS = 1_900;
 
 /**
  * A target that owes an answer for too long, and moves no data meanwhile, is taken to hang, whatever the reason: the

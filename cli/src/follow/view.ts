@@ -2,7 +2,7 @@ import { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Running } from '../context.ts';
 import { jsonLine, safe } from '../format/text.ts';
 import { plainLines, plainStart } from '../progress/lines.ts';
-import { renderProgress, warningLine } from '../progress/render.ts';
+import { damageLine, renderProgress, warningLine } from '../progress/render.ts';
 import { resultLines } from '../progress/result.ts';
 import { advance, noProgress } from '../progress/state.ts';
 
@@ -93,6 +93,7 @@ function liveView({ terminal, paint }: Running): View {
       if (event.event?.$case === 'warning') {
         say(paint.attention(warningLine(event.event.value)));
       }
+      if (event.event?.$case === 'damageFound') say(paint.attention(damageLine(event.event.value)));
       drawSoon();
     },
     notice: (text) => {

@@ -3,7 +3,7 @@ import { formatLimit } from '../format/bytes.ts';
 import { formatDuration, formatTime } from '../format/duration.ts';
 import { safe } from '../format/text.ts';
 import { fraction } from './figures.ts';
-import { describeStage, keysLines, queuedLine, warningLine } from './render.ts';
+import { damageLine, describeStage, keysLines, queuedLine, warningLine } from './render.ts';
 import { advance, noProgress, stageName, type Progress } from './state.ts';
 
 /** What plain output must remember between events. */
@@ -66,6 +66,8 @@ function linesOf({ event }: OperationEvent, progress: Progress): readonly string
       ];
     case 'keysProgress':
       return keysLines(event.value);
+    case 'damageFound':
+      return [damageLine(event.value)];
     case 'placed':
       return [`host ${safe(event.value.host)}: ${safe(event.value.reason)}`];
     case 'queued':

@@ -1,4 +1,10 @@
-import { Stage, type KeysProgress, type Queued, type Warning } from '@holdfast/proto/holdfast/v1/event.ts';
+import {
+  Stage,
+  type DamageFound,
+  type KeysProgress,
+  type Queued,
+  type Warning,
+} from '@holdfast/proto/holdfast/v1/event.ts';
 import { formatBytes, formatLimit, formatRate } from '../format/bytes.ts';
 import { formatDuration } from '../format/duration.ts';
 import type { Paint } from '../format/paint.ts';
@@ -7,6 +13,7 @@ import { averageRate, currentRate, fraction, ratio, timeLeftMs, workBytes } from
 import { stageName, type Progress, type StageProgress } from './state.ts';
 
 const BAR_WIDTH = 20;
+const LISTED_RANGES = 5;
 
 /** The progress as lines for a terminal: one for each stage, then the state of the whole. */
 export function renderProgress(progress: Progress, columns: number, paint: Paint): string[] {
@@ -30,6 +37,16 @@ export function describeStage(stage: StageProgress, paused: boolean): string {
     case 'failed':
       return 'not finished';
   }
+}
+
+/** Damage that was found, in a line. */
+export function damageLine({ target, level, ranges, more }: DamageFound): string {
+  const where = level === 'stored' ? 'in its image file' : 'as the guest sees it';
+  const listed = ranges
+    .slice(0, LISTED_RANGES)
+    .map(({ offset, length }) => `${offset}-${offset + length - 1n}`);
+  const rest = more || ranges.length > LISTED_RANGES ? ' and more' : '';
+  return `damage: disk ${safe(target)}, bytes ${listed.join(', ')}${rest} ${where}`;
 }
 
 /** A warning in a line. */

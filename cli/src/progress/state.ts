@@ -108,6 +108,7 @@ function change(progress: Progress, event: OperationEvent['event']): Partial<Pro
       return { shareBytesPerSecond: event.value.bytesPerSecond };
     case 'keysProgress':
       return { keys: event.value };
+    case 'damageFound':
     case 'interrupted':
     case 'reattached':
     case 'placed':

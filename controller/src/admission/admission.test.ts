@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { WaitReason, type Queued } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -178,9 +179,8 @@ describeOnBothStores('admission', function (kind) {
     await jobOf(first, busy[0] ?? '');
     await jobOf(second, busy[1] ?? '');
     const { backups } = lab.clients;
-    const { operation } = await ask(backups.verifyBackup.bind(backups), {
-      ...{ backupId: taken.backupId, host: '', passphrase: '', requestId: '' },
-    });
+    const request = VerifyBackupRequest.fromPartial({ backupId: taken.backupId });
+    const { operation } = await ask(backups.verifyBackup.bind(backups), request);
     const id = operation?.id ?? '';
     await queuedAs(id, { position: 1 });
     const placed = await getOperation(lab, id);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { Decrypter } from 'age-encryption';
+import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { TakeBackupStart, VerifyBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { OperationState, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
@@ -56,12 +57,10 @@ describeOnBothStores('the key hierarchy', function (kind) {
     return { operation, key: start.key };
   };
   const verify = (backupId: string, passphrase: string) =>
-    ask(lab.clients.backups.verifyBackup.bind(lab.clients.backups), {
-      backupId,
-      host: '',
-      passphrase,
-      requestId: '',
-    });
+    ask(
+      lab.clients.backups.verifyBackup.bind(lab.clients.backups),
+      VerifyBackupRequest.fromPartial({ backupId, passphrase }),
+    );
   const listKeys = async () =>
     (await ask(lab.clients.keys.listKeys.bind(lab.clients.keys), { zone: 'z1' })).keys;
 

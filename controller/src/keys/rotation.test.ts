@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Decrypter, generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type { TakeBackupStart, VerifyBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { KeyState, type Key } from '@holdfast/proto/holdfast/v1/key.ts';
 import { OperationKind, OperationState, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
@@ -79,7 +80,7 @@ describeOnBothStores('keys that change', function (kind) {
   };
   const verify = async (backupId: string, passphrase = ''): Promise<string> => {
     const { backups } = lab.clients;
-    const request = { backupId, host: '', passphrase, requestId: '' };
+    const request = VerifyBackupRequest.fromPartial({ backupId, passphrase });
     const { operation } = await ask(backups.verifyBackup.bind(backups), request);
     const job = await jobOf(agent, operation?.id ?? '');
     job.emit(happening.accepted(), happening.verified());

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
@@ -327,7 +328,7 @@ describeOnBothStores('driving operations', function (kind) {
     await reaches(lab, id, OPERATION_STATE_SUCCEEDED);
     const { backups } = lab.clients;
     const verify = async (): Promise<string> => {
-      const request = { backupId, host: '', passphrase: '', requestId: '' };
+      const request = VerifyBackupRequest.fromPartial({ backupId });
       const { operation } = await ask(backups.verifyBackup.bind(backups), request);
       return operation?.id ?? '';
     };
@@ -353,12 +354,8 @@ describeOnBothStores('driving operations', function (kind) {
     await reaches(lab, id, OPERATION_STATE_SUCCEEDED);
     const { backups, repositories } = lab.clients;
     await refused(ask(repositories.removeRepository.bind(repositories), { name: 'r1' }), 'IN_USE');
-    const { operation: verification } = await ask(backups.verifyBackup.bind(backups), {
-      backupId,
-      host: 'h1',
-      passphrase: '',
-      requestId: '',
-    });
+    const request = VerifyBackupRequest.fromPartial({ backupId, host: 'h1' });
+    const { operation: verification } = await ask(backups.verifyBackup.bind(backups), request);
     const remove = backups.deleteBackup.bind(backups);
     await refused(ask(remove, { backupId, requestId: '' }), 'IN_USE');
     (await jobOf(agent, verification?.id ?? '')).emit(happening.accepted(), happening.verified());

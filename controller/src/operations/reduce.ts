@@ -67,6 +67,8 @@ export function applyEvent(operation: Operation, event: OperationEvent): Operati
       return interrupted(next);
     case 'reattached':
       return reattached(next);
+    case 'damageFound':
+      return { ...next, damages: [...operation.damages, happened.value] };
     case 'repositoryStalled':
       return { ...next, stalledSince: happened.value.since ?? event.time };
     case 'repositoryAnswered':

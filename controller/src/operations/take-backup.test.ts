@@ -191,6 +191,8 @@ describeOnBothStores('what a backup request may say', function (kind) {
       compression: 'zstd',
       bandwidthLimitMibps: 9n,
       integrityCheck: false,
+      integrityLevel: 'metadata',
+      digests: 'stored',
       quiesce: 'best-effort',
       allowPlaintext: false,
       transport: 'auto',

@@ -134,6 +134,8 @@ function optionsFrom(settings: ResolvedSettings, allowPlaintext: boolean): Backu
       : '',
     bandwidthLimitMibps: integerOf(settings, 'nas.backup.bandwidth.limit.mbps'),
     integrityCheck: booleanOf(settings, 'nas.backup.integrity.check'),
+    integrityLevel: textOf(settings, 'nas.backup.integrity.level'),
+    digests: textOf(settings, 'nas.backup.integrity.digests'),
     quiesce: textOf(settings, 'nas.backup.quiesce'),
     allowPlaintext,
     transport: textOf(settings, 'nas.backup.transport'),

@@ -1,14 +1,18 @@
-import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { VerifyBackupRequest, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
 import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { anyHost, backupRef, wantedHost, type BackupWorkParts } from './backup-work.ts';
 import { limitsFrom } from './limits.ts';
 import { refuseBackupInUse } from './submit.ts';
+import type { Store } from '../store/store.ts';
+import { textOf, type ResolvedSettings } from '../zones/resolve.ts';
 
 /**
  * Takes a verification on.
  *
  * @throws HoldfastError INVALID_REQUEST, BACKUP_NOT_FOUND, HOST_NOT_FOUND, ZONE_MISMATCH, AGENT_UNREACHABLE, KEY_WRONG,
- *   IN_USE while the backup is being deleted
+ *   DIGESTS_MISSING when the backup has none to compare, IN_USE while the backup is being deleted
  */
 export async function verifyBackup(
   parts: BackupWorkParts,
@@ -23,19 +27,35 @@ export async function verifyBackup(
   const earlier = await parts.submit.earlier(repeatable);
   if (earlier !== undefined) return earlier;
 
+  requireValid(request);
   const found = await parts.catalog.find(request.backupId);
   const { backup } = found;
+  const settings = await parts.settings.resolve(backup.zone, {});
+  const level = levelOf(request, settings);
+  requireDigests(backup, level);
   const isAny = request.host === '';
   const { host, reason } = isAny
     ? await anyHost(parts, backup, 'verify the backup')
     : await wantedHost(parts, request.host, backup);
-  const reference = await backupRef(parts, found, request.passphrase);
-  const settings = await parts.settings.resolve(backup.zone, {});
+  // Bytes as they lie there are compared without a key, which then stays here.
+  const reference = await backupRef(
+    parts,
+    level === 'stored' ? { backup, key: undefined } : found,
+    request.passphrase,
+  );
   return await parts.submit.accept({
     request: repeatable,
     job: {
       kind: 'verify',
-      start: { header: undefined, backup: reference, limits: limitsFrom(settings) },
+      start: {
+        header: undefined,
+        backup: reference,
+        limits: limitsFrom(settings),
+        level,
+        samplePercent: request.samplePercent,
+        sampleIndex: await verificationsOf(parts.store, backup.id),
+        bandwidthLimitMibps: request.bandwidthLimitMibps,
+      },
     },
     operation: {
       zone: backup.zone,
@@ -50,4 +70,49 @@ export async function verifyBackup(
     anyHost: isAny,
     guard: (trx) => refuseBackupInUse(trx, backup.id, [OperationKind.OPERATION_KIND_DELETE_BACKUP]),
   });
+}
+
+const LEVELS = ['metadata', 'stored', 'content'];
+
+function requireValid({ level, samplePercent, bandwidthLimitMibps }: VerifyBackupRequest): void {
+  const refuse = (what: string): HoldfastError => new HoldfastError('INVALID_REQUEST', what);
+  if (level !== '' && !LEVELS.includes(level)) {
+    throw refuse(`level must be one of ${LEVELS.join(', ')}, not ${JSON.stringify(level)}.`);
+  }
+  if (samplePercent < 0 || samplePercent > 100) throw refuse('sample_percent must be from 0 (all) to 100.');
+  if (bandwidthLimitMibps < 0n || bandwidthLimitMibps > MAX_BANDWIDTH_MIBPS) {
+    throw refuse(`bandwidth_limit_mibps must be from 0 (unlimited) to ${MAX_BANDWIDTH_MIBPS}.`);
+  }
+}
+
+/** Once a backup is published nothing holds its source any more. */
+function levelOf({ level }: VerifyBackupRequest, settings: ResolvedSettings): string {
+  const wanted = level === '' ? textOf(settings, 'nas.backup.integrity.level') : level;
+  return wanted === 'source' ? 'content' : wanted;
+}
+
+/** @throws HoldfastError DIGESTS_MISSING */
+function requireDigests({ id, manifest }: Backup, level: string): void {
+  if (level === 'metadata') return;
+  const lacks = manifest?.disks.some(
+    (disk) => (level === 'stored' ? disk.storedDigests : disk.contentDigests) === undefined,
+  );
+  if (lacks === false) return;
+  throw new HoldfastError(
+    'DIGESTS_MISSING',
+    `Backup ${id} was taken without ${level} digests, so level ${level} cannot be proved. Verify it at another level, and ` +
+      `set nas.backup.integrity.digests to ${level} for the next ones.`,
+    { metadata: { backup: id } },
+  );
+}
+
+/** How often the backup was verified: each time it is the turn of another part of its chunks. */
+async function verificationsOf({ db }: Store, backupId: string): Promise<bigint> {
+  const { count } = await db
+    .selectFrom('operations')
+    .select((select) => select.fn.countAll<number>().as('count'))
+    .where('backup_id', '=', backupId)
+    .where('kind', '=', OperationKind.OPERATION_KIND_VERIFY_BACKUP)
+    .executeTakeFirstOrThrow();
+  return BigInt(count);
 }

@@ -410,7 +410,7 @@ export const happening = {
   }),
   verified: (): Happening => ({
     $case: 'completed',
-    value: { result: { $case: 'verification', value: { level: 'metadata', disks: [] } } },
+    value: { result: { $case: 'verification', value: { level: 'metadata', disks: [], samplePercent: 100 } } },
   }),
   failed: (error: HoldfastError): Happening => ({ $case: 'failed', value: toStatus(error) }),
 } as const;

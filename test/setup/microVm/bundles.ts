@@ -16,6 +16,7 @@ const PROGRAMS = [
   'agent/src/mount/unmounter.ts',
   'agent/src/libvirt/thawer.ts',
   'agent/src/transport/pushEnder.ts',
+  'agent/src/digests/reader.ts',
   'controller/src/main.ts',
   'cli/src/main.ts',
 ];

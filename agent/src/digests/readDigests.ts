@@ -1,0 +1,82 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { HoldfastError } from '@holdfast/common/errors.ts';
+import type { ReaderOrder, ReaderReport, ReaderTask } from './reader.ts';
+
+/** A disk that is being read and digested. */
+export interface DigestReader {
+  /** One for each chunk of the task, in their order. @throws HoldfastError QEMU_FAILED */
+  readonly digests: Promise<readonly string[]>;
+  /** What was read so far. */
+  readonly readBytes: () => number;
+  setPaused(paused: boolean): void;
+  /** Ends it, at once. */
+  kill(): Promise<void>;
+}
+
+const PROGRAM = fileURLToPath(new URL('./reader.ts', import.meta.url));
+
+/**
+ * Reads an NBD export and digests it, in a process of its own.
+ *
+ * @param target the disk, for messages
+ */
+export function readDigests(
+  server: { readonly socket: string; readonly exportName: string },
+  target: string,
+  task: Omit<ReaderTask, 'kind'>,
+  moved: () => void,
+): DigestReader {
+  const child = fork(PROGRAM, [server.socket, server.exportName], {
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    execArgv: [],
+  });
+  const ended = once(child, 'exit').catch(() => undefined);
+  const found: string[] = [];
+  let readBytes = 0;
+  const failed = (why: string): HoldfastError =>
+    new HoldfastError('QEMU_FAILED', `Disk ${target} could not be read for its digests: ${why}.`, {
+      metadata: { disk: target },
+    });
+  const digests = new Promise<readonly string[]>((resolve, reject) => {
+    child.on('message', (report: ReaderReport) => {
+      switch (report.kind) {
+        case 'digests':
+          found.push(...report.digests);
+          readBytes += report.readBytes;
+          moved();
+          return;
+        case 'done':
+          resolve(found);
+          return;
+        case 'failed':
+          reject(failed(report.message));
+      }
+    });
+    child.on('error', (error) => {
+      reject(failed(error.message));
+    });
+    child.on('exit', () => {
+      reject(failed('the process that read it ended'));
+    });
+  });
+  // Whoever waits for another disk must not miss that this one failed; nor is it unheard of then.
+  digests.catch(() => undefined);
+  const order = (what: ReaderOrder): void => {
+    if (child.connected) child.send(what, () => undefined);
+  };
+  order({ kind: 'task', ...task });
+  return {
+    digests,
+    readBytes: () => readBytes,
+    setPaused: (paused) => {
+      order({ kind: 'pause', paused });
+    },
+    kill: async () => {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}

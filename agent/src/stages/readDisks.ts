@@ -1,0 +1,118 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { chunkCount, sampledChunks, type Sample } from '../digests/chunks.ts';
+import { readDigests, type DigestReader } from '../digests/readDigests.ts';
+import { totalBytes, type Extent } from '../qemu/extents.ts';
+import type { StorageDaemon } from '../qemu/storageDaemon.ts';
+import { noFigures, type JobContext, type StageRun } from './context.ts';
+import { setLimit } from './copy.ts';
+
+/** A disk that can be read: a node of the daemon under the limit. */
+export interface ReadableDisk {
+  readonly target: string;
+  readonly node: string;
+  /** Length of the disk. */
+  readonly bytes: number;
+  readonly extents: readonly Extent[];
+  readonly chunkBytes: number;
+}
+
+/** The digests of some chunks of a disk, in the order of the chunks. */
+export interface ChunkDigests {
+  readonly chunks: readonly number[];
+  readonly digests: readonly string[];
+}
+
+export interface ReadOptions {
+  /** Of which the progress is told. */
+  readonly stage: Stage;
+  readonly sample: Sample;
+  /** Of the digests; none for plain ones. */
+  readonly key: Uint8Array | undefined;
+  /** Looked at all the time; throws when the reading must be given up. */
+  readonly watch: () => void;
+}
+
+const TELL_EVERY_MS = 250;
+
+/**
+ * Reads what a guest sees on the disks, all at once, and digests it. Nothing of it passes through this process.
+ *
+ * @throws HoldfastError QEMU_FAILED when a disk could not be read
+ */
+export async function* readDisks(
+  context: Pick<JobContext, 'control' | 'runtimeDirectory' | 'now'>,
+  daemon: StorageDaemon,
+  disks: readonly ReadableDisk[],
+  { stage, sample, key, watch }: ReadOptions,
+): StageRun<ReadonlyMap<string, ChunkDigests>> {
+  const { control, now } = context;
+  const startedMs = now().getTime();
+  const socket = join(context.runtimeDirectory, 'nbd.sock');
+  await daemon.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: socket } } });
+  const wanted = disks.map((disk) => {
+    const count = chunkCount(disk.bytes, disk.chunkBytes);
+    const chunks = sampledChunks(count, sample);
+    return { disk, chunks, dataBytes: count === 0 ? 0 : (totalBytes(disk.extents) * chunks.length) / count };
+  });
+  const readers: DigestReader[] = [];
+  const release = await control.steer(
+    {
+      setLimit: (bytesPerSecond) => setLimit(daemon, bytesPerSecond),
+      pause: () => {
+        for (const reader of readers) reader.setPaused(true);
+        return Promise.resolve();
+      },
+      resume: () => {
+        for (const reader of readers) reader.setPaused(false);
+        return Promise.resolve();
+      },
+    },
+    async () => {
+      for (const { disk, chunks } of wanted) {
+        const { target, node, bytes, chunkBytes, extents } = disk;
+        const more = { id: `digest-${target}`, 'node-name': node, name: target, writable: false };
+        await daemon.qmp.execute('block-export-add', { type: 'nbd', ...more });
+        const task = { bytes, chunkBytes, chunks, extents, key };
+        readers.push(
+          readDigests({ socket, exportName: target }, target, task, () => {
+            control.moved();
+          }),
+        );
+      }
+    },
+  );
+  try {
+    const all = Promise.all(readers.map(({ digests }) => digests));
+    const tell = () => {
+      const readBytes = readers.reduce((sum, reader) => sum + reader.readBytes(), 0);
+      const totalDataBytes = Math.max(
+        readBytes,
+        wanted.reduce((sum, { dataBytes }) => sum + dataBytes, 0),
+      );
+      return {
+        ...noFigures,
+        processedBytes: BigInt(readBytes),
+        totalBytes: BigInt(Math.round(totalDataBytes)),
+        inputBytes: BigInt(readBytes),
+        elapsedMs: BigInt(now().getTime() - startedMs),
+      };
+    };
+    for (;;) {
+      const digests = await Promise.race([all, sleep(TELL_EVERY_MS)]);
+      control.signal.throwIfAborted();
+      watch();
+      yield { $case: 'stageProgress', value: { stage, figures: tell(), disks: [] } };
+      if (digests === undefined) continue;
+      return new Map(
+        wanted.map(({ disk, chunks }, index) => [disk.target, { chunks, digests: digests[index] ?? [] }]),
+      );
+    }
+  } finally {
+    await Promise.all(readers.map((reader) => reader.kill()));
+    await release();
+    // A daemon that died has no server either.
+    await daemon.qmp.execute('nbd-server-stop').catch(() => undefined);
+  }
+}

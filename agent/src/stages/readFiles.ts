@@ -1,0 +1,95 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
+import { chunkCount, chunkLength, sampledChunks, type Sample } from '../digests/chunks.ts';
+import type { Control } from '../jobs/control.ts';
+import type { Repository } from '../repository/repository.ts';
+import { noFigures, type JobContext, type StageRun } from './context.ts';
+import type { ChunkDigests } from './readDisks.ts';
+
+/** A file of a backup. */
+export interface ReadableFile {
+  readonly target: string;
+  /** Relative to the repository. */
+  readonly path: string;
+  readonly bytes: number;
+  readonly chunkBytes: number;
+}
+
+const TELL_EVERY_MS = 250;
+
+/**
+ * Reads files of a repository, all at once, in its helper process, and digests them: what is in the page cache is read
+ * from there, what is not comes from the storage.
+ *
+ * @throws HoldfastError REPOSITORY_FAILED, REPOSITORY_STALLED
+ */
+export async function* readFiles(
+  { control, now }: Pick<JobContext, 'control' | 'now'>,
+  repository: Repository,
+  files: readonly ReadableFile[],
+  { stage, sample }: { readonly stage: Stage; readonly sample: Sample },
+): StageRun<ReadonlyMap<string, ChunkDigests>> {
+  const startedMs = now().getTime();
+  const pace = paceOf(control);
+  const release = await control.steer(pace, () => Promise.resolve());
+  let readBytes = 0;
+  let totalBytes = 0;
+  const read = async (file: ReadableFile, chunks: readonly number[]): Promise<[string, ChunkDigests]> => {
+    const digests: string[] = [];
+    for (const chunk of chunks) {
+      const bytes = chunkLength(chunk, file.bytes, file.chunkBytes);
+      await pace.before(bytes);
+      digests.push(await repository.digestPart(file.path, chunk * file.chunkBytes, bytes));
+      readBytes += bytes;
+      control.moved();
+    }
+    return [file.target, { chunks, digests }];
+  };
+  try {
+    const all = Promise.all(
+      files.map((file) => {
+        const chunks = sampledChunks(chunkCount(file.bytes, file.chunkBytes), sample);
+        for (const chunk of chunks) totalBytes += chunkLength(chunk, file.bytes, file.chunkBytes);
+        return read(file, chunks);
+      }),
+    );
+    for (;;) {
+      const entries = await Promise.race([all, sleep(TELL_EVERY_MS)]);
+      const figures = {
+        ...noFigures,
+        processedBytes: BigInt(readBytes),
+        totalBytes: BigInt(totalBytes),
+        inputBytes: BigInt(readBytes),
+        elapsedMs: BigInt(now().getTime() - startedMs),
+      };
+      yield { $case: 'stageProgress', value: { stage, figures, disks: [] } };
+      if (entries !== undefined) return new Map(entries);
+    }
+  } finally {
+    await release();
+  }
+}
+
+/** Lets no more through than the limit allows, and nothing in a pause. */
+function paceOf(control: Control) {
+  let bytesPerSecond = 0;
+  let nextMs = 0;
+  return {
+    setLimit: (wanted: number): Promise<void> => {
+      bytesPerSecond = wanted;
+      nextMs = 0;
+      return Promise.resolve();
+    },
+    pause: (): Promise<void> => Promise.resolve(),
+    resume: (): Promise<void> => Promise.resolve(),
+    before: async (bytes: number): Promise<void> => {
+      await control.whenNotPaused();
+      control.signal.throwIfAborted();
+      if (bytesPerSecond === 0) return;
+      const nowMs = performance.now();
+      const waitMs = Math.max(0, nextMs - nowMs);
+      nextMs = Math.max(nowMs, nextMs) + (bytes * 1_000) / bytesPerSecond;
+      await sleep(waitMs, undefined, { signal: control.signal });
+    },
+  };
+}
