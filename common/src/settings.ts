@@ -98,6 +98,13 @@ export const settingDefinitions = {
     description:
       'The digests that are made of a backup: of the bytes stored, and of the content too, for which the snapshot is read twice.',
   },
+  'nas.backup.plausibility.tolerance.percent': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '50',
+    range: [0, 10_000],
+    description:
+      "By how much a backup's size, and by half of that its compression, may leave what its history lets expect; 0: no warning.",
+  },
   'nas.backup.quiesce': {
     type: SettingType.SETTING_TYPE_STRING,
     defaultValue: 'off',

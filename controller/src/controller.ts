@@ -148,7 +148,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       },
     }),
     hostService({ hosts, onChange: capacityChanged, logger }),
-    repositoryService({ store, repositories, keys, now, stopping: stop.signal, logger }),
+    repositoryService({ store, settings, repositories, keys, now, stopping: stop.signal, logger }),
     keyService({ store, zones, settings, repositories, updates, submit, now, logger }),
     statisticsService({ statistics, zones, repositories, logger }),
     leftoverService({ leftovers, logger }),

@@ -129,7 +129,7 @@ describe('three controllers on one PostgreSQL', () => {
     );
     assert.deepEqual(jobs.flat().toSorted(), ids.toSorted());
     const { backups } = await second.call(second.backups.listBackups.bind(second.backups), {
-      ...{ zone: 'z1', domain: '', pageSize: 0, pageToken: '' },
+      ...{ zone: 'z1', domain: '', pageSize: 0, pageToken: '', damaged: false },
     });
     assert.equal(backups.length, ids.length);
     succeeded(await second.verifyBackup({ backupId: followed[0]?.operation.backupId ?? '' }));

@@ -72,10 +72,10 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const copied = yield* transport.copy();
   const { storedBytes, digests } = yield* finish(context, start, prepared, transport);
 
-  const { integrityCheck: checked, integrityLevel } = start.options ?? UNCHECKED;
-  if (checked) {
+  const { integrityCheck, integrityLevel } = start.options ?? UNCHECKED;
+  const level = integrityLevel === '' ? 'metadata' : integrityLevel;
+  if (integrityCheck) {
     const images = provable(prepared, storedBytes, digests);
-    const level = integrityLevel === '' ? 'metadata' : integrityLevel;
     if (level === 'source' && transport.snapshot === undefined) yield notAgainstSource();
     yield* stage(
       context,
@@ -83,7 +83,7 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
       prove(context, prepared.repository, images, { level, sample: WHOLE, damage: 'CHECK_FAILED' }),
     );
   }
-  const written = { ...copied, storedBytes, checked, state, digests };
+  const written = { ...copied, storedBytes, checkLevel: integrityCheck ? level : '', state, digests };
   return yield* stage(context, Stage.STAGE_PUBLISH, publish(context, start, prepared, snapshot, written));
 }
 

@@ -22,7 +22,8 @@ export interface Written {
   readonly dataBytes: ReadonlyMap<string, number>;
   readonly storedBytes: ReadonlyMap<string, number>;
   readonly transferredBytes: ReadonlyMap<string, number>;
-  readonly checked: boolean;
+  /** To which level the images were checked; empty when they were not. */
+  readonly checkLevel: string;
   /** Undefined when the layout keeps none. */
   readonly state: DomainState | undefined;
   readonly digests: BackupDigests;
@@ -122,10 +123,12 @@ function describe(
       outputBytes,
     })),
     warnings,
-    checked: written.checked,
+    checked: written.checkLevel !== '',
+    checkLevel: written.checkLevel,
     transport: prepared.transport.name,
     transportReason: prepared.transport.reason,
     idleIo: prepared.idleIo.effective,
     idleIoReason: prepared.idleIo.reason,
+    operationId: context.header.jobId,
   };
 }

@@ -1,4 +1,4 @@
-import type { Backup, LastVerification } from '@holdfast/proto/holdfast/v1/backup.ts';
+import type { Backup, Damage, LastVerification, Proof } from '@holdfast/proto/holdfast/v1/backup.ts';
 import type {
   Consistency,
   ExcludedDisk,
@@ -28,10 +28,18 @@ export function backupPage(backup: Backup): string[] {
       ['Stored', `${formatBytes(backup.storedBytes)}${ratioOf(backup)}`],
       ['Compressed', yesNo(backup.compressed)],
       ['Encrypted', encryption(backup)],
+      ['State', state(backup.damage)],
+      ['Proved', proof(backup.lastProof)],
       ['Verified', verification(backup.lastVerification)],
       ...(manifest === undefined ? [] : manifestPairs(manifest)),
     ]),
     ...(manifest === undefined ? [] : manifestTables(manifest)),
+    ...(backup.warnings.length > 0
+      ? section(
+          'Unusual',
+          backup.warnings.map(({ reason, message }) => `${reason}: ${safe(message)}`),
+        )
+      : []),
   ];
 }
 
@@ -133,6 +141,21 @@ function ratioOf({ dataBytes, storedBytes }: Backup): string {
 function encryption({ encrypted, manifest }: Backup): string {
   const keyId = manifest?.encryption?.keyId;
   return encrypted && keyId !== undefined ? `yes, key ${keyId}` : yesNo(encrypted);
+}
+
+function state(damage: Damage | undefined): string {
+  if (damage === undefined) return 'ok';
+  const { time, level, operationId, message } = damage;
+  const by = operationId === '' ? '' : ` by operation ${operationId}`;
+  return `DAMAGED, found ${formatTime(time)} at level ${level}${by}: ${safe(message)}`;
+}
+
+function proof(last: Proof | undefined): string {
+  if (last === undefined) return 'never';
+  const { time, level, operationId, samplePercent } = last;
+  const part = samplePercent < 100 ? `, ${samplePercent} % of it` : '';
+  const by = operationId === '' ? '' : `, by operation ${operationId}`;
+  return `${formatTime(time)}, level ${level}${part}${by}`;
 }
 
 function verification(last: LastVerification | undefined): string {

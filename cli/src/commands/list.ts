@@ -11,6 +11,7 @@ import { call } from '../session.ts';
 interface ListOptions {
   readonly zone?: string;
   readonly domain?: string;
+  readonly damaged?: boolean;
 }
 
 /** Adds `list`: backups, newest first. */
@@ -21,6 +22,7 @@ export function addList(program: Command, context: Context): void {
     .description('Lists backups, newest first.')
     .option('--zone <zone>', 'only those of this zone')
     .option('--domain <domain>', 'only those of this domain, by name or UUID')
+    .option('--damaged', 'only those that are known to be damaged')
     .action((options: ListOptions) =>
       withSession(context, command, async (running) => {
         const { session } = running;
@@ -31,6 +33,7 @@ export function addList(program: Command, context: Context): void {
             domain: options.domain ?? '',
             pageSize: 0,
             pageToken,
+            damaged: options.damaged ?? false,
           }),
         )) {
           backups.push(...page.backups);
@@ -51,7 +54,8 @@ function backupTable(backups: readonly Backup[]): string[] {
       { title: 'DATA', align: 'right' },
       { title: 'STORED', align: 'right' },
       { title: 'TRAITS' },
-      { title: 'VERIFIED' },
+      { title: 'STATE' },
+      { title: 'PROVED' },
     ],
     backups.map((backup) => [
       backup.id,
@@ -62,7 +66,8 @@ function backupTable(backups: readonly Backup[]): string[] {
       formatBytes(backup.dataBytes),
       formatBytes(backup.storedBytes),
       traits(backup),
-      verified(backup),
+      backup.damage === undefined ? 'ok' : 'DAMAGED',
+      proved(backup),
     ]),
   );
 }
@@ -72,7 +77,6 @@ function traits({ compressed, encrypted, quiesced }: Backup): string {
   return all.filter((trait) => trait !== '').join(',') || '-';
 }
 
-function verified({ lastVerification }: Backup): string {
-  if (lastVerification === undefined) return 'never';
-  return `${lastVerification.intact ? 'intact' : 'DAMAGED'} ${formatTime(lastVerification.time)}`;
+function proved({ lastProof }: Backup): string {
+  return lastProof === undefined ? 'never' : `${lastProof.level} ${formatTime(lastProof.time)}`;
 }

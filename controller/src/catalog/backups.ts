@@ -1,9 +1,11 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import type { Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
-import type { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
+import { BackupState, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { Warning, type BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { BackupTable } from '../store/schema.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
+import { implausibilities, MAX_HISTORY } from './plausibility.ts';
+import { insertedProof } from './proofs.ts';
 import { transferredBytesOf } from './transferred.ts';
 import { findPage, isAfter, parsePageSize, parsePageToken } from './page.ts';
 
@@ -26,14 +28,6 @@ export interface PublishedBackup {
   readonly escrowId: string;
 }
 
-/** What the last verification found. */
-export interface Verification {
-  readonly time: Date;
-  readonly level: string;
-  readonly intact: boolean;
-  readonly message: string;
-}
-
 /** The backups that there are. */
 export interface Catalog {
   /** @throws HoldfastError INVALID_REQUEST without an id, BACKUP_NOT_FOUND */
@@ -44,6 +38,7 @@ export interface Catalog {
     readonly domain: string;
     readonly pageSize: number;
     readonly pageToken: string;
+    readonly damaged: boolean;
   }): Promise<{ readonly backups: Backup[]; readonly nextPageToken: string }>;
 }
 
@@ -72,7 +67,9 @@ const LISTED = [
   ...(['id', 'zone', 'host', 'repository', 'path', 'domain_uuid', 'domain_name', 'snapshot_time'] as const),
   ...(['virtual_size_bytes', 'data_bytes', 'stored_bytes', 'transferred_bytes'] as const),
   ...(['compressed', 'encrypted', 'quiesced', 'manifest_sha256'] as const),
-  ...(['verify_time', 'verify_level', 'verify_intact', 'verify_text'] as const),
+  ...(['verify_time', 'verify_level', 'verify_intact', 'verify_text', 'warnings'] as const),
+  ...(['proof_time', 'proof_level', 'proof_operation', 'proof_sample_percent'] as const),
+  ...(['damage_time', 'damage_level', 'damage_operation', 'damage_text'] as const),
 ] as const;
 
 export function createCatalog({ store }: { store: Store }): Catalog {
@@ -88,7 +85,7 @@ export function createCatalog({ store }: { store: Store }): Catalog {
           : { keyId: row.key_id, wrappedKey: row.wrapped_key };
       return { backup: { ...toBackup(row), manifest: Manifest.decode(row.manifest_message) }, key };
     },
-    list: async ({ zone, domain, pageSize, pageToken }) => {
+    list: async ({ zone, domain, pageSize, pageToken, damaged }) => {
       const size = parsePageSize(pageSize);
       const end = parsePageToken(pageToken);
       const { page, nextPageToken } = await findPage(
@@ -97,6 +94,7 @@ export function createCatalog({ store }: { store: Store }): Catalog {
           let query = db.selectFrom('backups').select(LISTED);
           if (zone !== '') query = query.where('zone', '=', zone);
           if (where !== undefined) query = query.where(where[0], '=', where[1]);
+          if (damaged) query = query.where('damage_time', 'is not', null);
           if (end !== undefined) query = query.where(isAfter('snapshot_time', end));
           return query
             .orderBy('snapshot_time', 'desc')
@@ -118,27 +116,44 @@ export function backupNotFound(id: string): HoldfastError {
   });
 }
 
-/** Enters a backup, in the transaction that ends its operation. */
-export async function insertBackup(trx: Trx, published: PublishedBackup, now: Date): Promise<void> {
+/**
+ * Enters a backup, in the transaction that ends its operation.
+ *
+ * @param tolerancePercent nas.backup.plausibility.tolerance.percent
+ * @returns what is unusual about it
+ */
+export async function insertBackup(
+  trx: Trx,
+  published: PublishedBackup,
+  now: Date,
+  tolerancePercent: number,
+): Promise<readonly Warning[]> {
   const { manifest, result, key } = published;
   const sum = (values: readonly bigint[]): number =>
     Number(values.reduce((total, value) => total + value, 0n));
+  const snapshotTime = (manifest.snapshotTime ?? now).toISOString();
+  const columns = {
+    zone: published.zone,
+    domain_uuid: manifest.domainUuid,
+    snapshot_time: snapshotTime,
+    data_bytes: sum(manifest.disks.map((disk) => disk.dataBytes)),
+    stored_bytes: sum(manifest.disks.map((disk) => disk.storedBytes)),
+    compressed: manifest.disks.some((disk) => disk.compression !== '') ? 1 : 0,
+  };
+  const warnings = tolerancePercent === 0 ? [] : await unusual(trx, columns, tolerancePercent);
   await trx
     .insertInto('backups')
     .values({
+      ...columns,
+      ...insertedProof(manifest, snapshotTime),
       id: published.id,
-      zone: published.zone,
       host: published.host,
       repository: published.repository,
       path: result.path,
-      domain_uuid: manifest.domainUuid,
       domain_name: manifest.domainName,
-      snapshot_time: (manifest.snapshotTime ?? now).toISOString(),
+      warnings: JSON.stringify(warnings.map((warning) => Warning.toJSON(warning))),
       virtual_size_bytes: sum(manifest.disks.map((disk) => disk.virtualSizeBytes)),
-      data_bytes: sum(manifest.disks.map((disk) => disk.dataBytes)),
-      stored_bytes: sum(manifest.disks.map((disk) => disk.storedBytes)),
       transferred_bytes: Number(transferredBytesOf(manifest)),
-      compressed: manifest.disks.some((disk) => disk.compression !== '') ? 1 : 0,
       encrypted: manifest.encryption === undefined ? 0 : 1,
       quiesced: manifest.consistency?.quiesced === true ? 1 : 0,
       key_id: key?.keyId ?? null,
@@ -148,20 +163,35 @@ export async function insertBackup(trx: Trx, published: PublishedBackup, now: Da
       manifest_sha256: result.manifestSha256,
     })
     .execute();
+  return warnings;
 }
 
-/** Notes what a verification found, in the transaction that ends its operation. */
-export async function noteVerification(trx: Trx, backupId: string, found: Verification): Promise<void> {
-  await trx
-    .updateTable('backups')
-    .set({
-      verify_time: found.time.toISOString(),
-      verify_level: found.level,
-      verify_intact: found.intact ? 1 : 0,
-      verify_text: found.message,
-    })
-    .where('id', '=', backupId)
+/** What is unusual about a backup after those of the same domain and kind before it. */
+async function unusual(
+  trx: Trx,
+  backup: Pick<
+    BackupTable,
+    'zone' | 'domain_uuid' | 'snapshot_time' | 'data_bytes' | 'stored_bytes' | 'compressed'
+  >,
+  tolerancePercent: number,
+): Promise<readonly Warning[]> {
+  const before = await trx
+    .selectFrom('backups')
+    .select(['data_bytes', 'stored_bytes'])
+    .where('domain_uuid', '=', backup.domain_uuid)
+    .where('zone', '=', backup.zone)
+    .where('compressed', '=', backup.compressed)
+    .where('snapshot_time', '<', backup.snapshot_time)
+    .orderBy('snapshot_time', 'desc')
+    .limit(MAX_HISTORY)
     .execute();
+  const [next, ...history] = [backup, ...before].map((row) => ({
+    dataBytes: row.data_bytes,
+    storedBytes: row.stored_bytes,
+  }));
+  if (next === undefined) return [];
+  const options = { compressed: backup.compressed === 1, tolerancePercent };
+  return implausibilities(history.toReversed(), next, options);
 }
 
 /** Removes a backup, in the transaction that ends its deletion. */
@@ -197,5 +227,25 @@ function toBackup(row: Pick<BackupTable, (typeof LISTED)[number]>): Backup {
     manifest: undefined,
     manifestSha256: row.manifest_sha256,
     transferredBytes: BigInt(row.transferred_bytes),
+    state: row.damage_time === null ? BackupState.BACKUP_STATE_AVAILABLE : BackupState.BACKUP_STATE_DAMAGED,
+    lastProof:
+      row.proof_time === null
+        ? undefined
+        : {
+            time: new Date(row.proof_time),
+            level: row.proof_level ?? '',
+            operationId: row.proof_operation ?? '',
+            samplePercent: row.proof_sample_percent ?? 100,
+          },
+    damage:
+      row.damage_time === null
+        ? undefined
+        : {
+            time: new Date(row.damage_time),
+            level: row.damage_level ?? '',
+            operationId: row.damage_operation ?? '',
+            message: row.damage_text ?? '',
+          },
+    warnings: (JSON.parse(row.warnings) as unknown[]).map((warning) => Warning.fromJSON(warning)),
   };
 }

@@ -15,6 +15,8 @@ import {
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Repositories } from '../fleet/repositories.ts';
 import { UNKNOWN_ESCROW } from '../keys/escrow.ts';
+import { integerOf } from '../zones/resolve.ts';
+import type { Settings } from '../zones/settings.ts';
 import type { Keys } from '../keys/keys.ts';
 import { noteMissingKey } from '../keys/missing.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
@@ -35,6 +37,7 @@ export interface RescanParts {
   readonly store: Store;
   readonly repositories: Repositories;
   readonly keys: Keys;
+  readonly settings: Settings;
   readonly now: () => Date;
 }
 
@@ -43,6 +46,16 @@ interface Candidate {
   readonly backup: PublishedBackup;
   readonly authentic: boolean;
   readonly message: string;
+}
+
+/** How candidates are entered. */
+interface Entering {
+  /** When the scan began. */
+  readonly begin: Date;
+  readonly dryRun: boolean;
+  /** The ids of those that were entered, or would have been. */
+  readonly entered: Set<string>;
+  readonly tolerancePercent: number;
 }
 
 /** What a candidate, or something else, turned out to be. */
@@ -61,6 +74,8 @@ export async function* rescanRepository(
   const { store, repositories, now } = parts;
   const repository = await repositories.find(name);
   const begin = now();
+  const settings = await parts.settings.resolve(repository.zone);
+  const tolerancePercent = Number(integerOf(settings, 'nas.backup.plausibility.tolerance.percent'));
   const unseen = await pathsIn(store.db, name);
   const entered = new Set<string>();
   const figures = { folders: 0n, imported: 0n, known: 0n, others: 0n, done: false };
@@ -80,7 +95,8 @@ export async function* rescanRepository(
       if ('outcome' in judged) verdicts.push(judged);
       else candidates.push(judged);
     }
-    const enter = (trx: Trx): Promise<Verdict[]> => enterAll(trx, candidates, { begin, dryRun, entered });
+    const enter = (trx: Trx): Promise<Verdict[]> =>
+      enterAll(trx, candidates, { begin, dryRun, entered, tolerancePercent });
     verdicts.push(...(candidates.length === 0 ? [] : await store.transact(enter)));
     figures.folders += BigInt(folders.length);
     for (const verdict of verdicts) {
@@ -196,11 +212,7 @@ async function knownKeys(db: Db, keys: readonly ScannedKey[]): Promise<ScannedKe
 async function enterAll(
   trx: Trx,
   candidates: readonly Candidate[],
-  {
-    begin,
-    dryRun,
-    entered,
-  }: { readonly begin: Date; readonly dryRun: boolean; readonly entered: Set<string> },
+  { begin, dryRun, entered, tolerancePercent }: Entering,
 ): Promise<Verdict[]> {
   const ids = candidates.map(({ backup }) => backup.id);
   const rows = await trx
@@ -233,7 +245,7 @@ async function enterAll(
     } else {
       if (!dryRun) {
         if (backup.key !== undefined) await noteMissingKey(trx, backup.zone, backup.key.keyId, begin);
-        await insertBackup(trx, backup, begin);
+        await insertBackup(trx, backup, begin, tolerancePercent);
       }
       entered.add(backup.id);
       verdicts.push({ ...about, outcome: RESCAN_OUTCOME_IMPORTED, message, authentic });

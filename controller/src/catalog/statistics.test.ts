@@ -61,7 +61,7 @@ describeOnBothStores('statistics', function (kind) {
     const result = { path: 'p', manifest, manifestSha256: 's', filesBytes: 0n };
     await store.transact(async (trx) => {
       const published = { id, zone, host: 'h', repository, result, manifest, escrowId: '', key: undefined };
-      await insertBackup(trx, published, new Date(at));
+      await insertBackup(trx, published, new Date(at), 0);
     });
     return id;
   };

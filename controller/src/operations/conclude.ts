@@ -1,30 +1,36 @@
 import { fromStatus } from '@holdfast/common/errors.ts';
-import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { OperationEvent, Warning } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { insertBackup, noteVerification, removeBackup } from '../catalog/backups.ts';
+import { settingDefinitions } from '@holdfast/common/settings.ts';
+import { insertBackup, removeBackup } from '../catalog/backups.ts';
+import { noteVerification, type Verification } from '../catalog/proofs.ts';
 import { requireKeysDone } from '../keys/work.ts';
 import type { Trx } from '../store/store.ts';
 import type { Job } from './job.ts';
 
-/** Brings the catalogue to what an operation has come to, in the transaction that stores its last event. */
+/**
+ * Brings the catalogue to what an operation has come to, in the transaction that stores its last event.
+ *
+ * @returns what is to be told of it before that event
+ */
 export async function conclude(
   trx: Trx,
   job: Job,
   operation: Operation,
-  event: OperationEvent,
-): Promise<void> {
+  event: Pick<OperationEvent, 'event' | 'time'>,
+): Promise<readonly Warning[]> {
   const time = event.time ?? new Date(0);
   switch (job.kind) {
     case 'take': {
-      if (event.event?.$case !== 'completed' || event.event.value.result?.$case !== 'backup') return;
+      if (event.event?.$case !== 'completed' || event.event.value.result?.$case !== 'backup') return [];
       const result = event.event.value.result.value;
-      if (result.manifest === undefined) return;
+      if (result.manifest === undefined) return [];
       const { key_escrow_id: escrowId } = await trx
         .selectFrom('operations')
         .select('key_escrow_id')
         .where('id', '=', operation.id)
         .executeTakeFirstOrThrow();
-      await insertBackup(
+      return await insertBackup(
         trx,
         {
           id: operation.backupId,
@@ -37,36 +43,48 @@ export async function conclude(
           key: job.start.key && { keyId: job.start.key.keyId, wrappedKey: job.start.key.wrappedKey },
         },
         time,
+        toleranceOf(operation),
       );
-      return;
     }
     case 'verify': {
-      const found = verdict(event);
-      if (found !== undefined) await noteVerification(trx, operation.backupId, { time, ...found });
-      return;
+      const found = verdict(event, job.start.level === '' ? 'metadata' : job.start.level);
+      if (found === undefined) return [];
+      const { id: operationId, backupId } = operation;
+      await noteVerification(trx, backupId, { time, operationId, ...found });
+      return [];
     }
     case 'delete':
       if (event.event?.$case === 'completed') await removeBackup(trx, operation.backupId);
-      return;
+      return [];
     case 'restore':
-      return;
+      return [];
     case 'keys':
       if (event.event?.$case === 'completed') await requireKeysDone(trx, operation.zone);
+      return [];
   }
 }
 
+/** The tolerance under which an operation works; the default for one that was taken on before there was any. */
+function toleranceOf({ settings }: Operation): number {
+  const key = 'nas.backup.plausibility.tolerance.percent';
+  return Number(settings.find((each) => each.key === key)?.value ?? settingDefinitions[key].defaultValue);
+}
+
+/** What says of a backup that it cannot be relied on. */
+const DAMAGE: readonly string[] = ['BACKUP_DAMAGED', 'CHECK_FAILED', 'BACKUP_NOT_FOUND'];
+
 /** What the end of a verification says of the backup; nothing when it could not be looked at. */
 function verdict(
-  event: OperationEvent,
-): { readonly level: string; readonly intact: boolean; readonly message: string } | undefined {
+  event: Pick<OperationEvent, 'event'>,
+  level: string,
+): Omit<Verification, 'time' | 'operationId'> | undefined {
   if (event.event?.$case === 'completed' && event.event.value.result?.$case === 'verification') {
-    return { level: event.event.value.result.value.level, intact: true, message: '' };
+    const { level: proved, samplePercent } = event.event.value.result.value;
+    return { level: proved, samplePercent, intact: true, message: '' };
   }
   if (event.event?.$case !== 'failed') return undefined;
   const { reason, message } = fromStatus(event.event.value);
-  return reason === 'BACKUP_DAMAGED' || reason === 'CHECK_FAILED'
-    ? { level: '', intact: false, message }
-    : undefined;
+  return DAMAGE.includes(reason) ? { level, samplePercent: 100, intact: false, message } : undefined;
 }
 
 /** Whether a completion tells what its kind of job must tell. */

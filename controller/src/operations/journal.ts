@@ -82,11 +82,12 @@ export function createJournal(parts: {
   const { db } = store;
   const lastSequences = new Map<string, bigint>();
 
-  const noteStored = (id: string, event: OperationEvent | undefined): void => {
-    if (event === undefined) return;
-    if (isLast(event)) lastSequences.delete(id);
-    else lastSequences.set(id, event.sequence);
-    live.note(id, event);
+  const noteStored = (id: string, events: readonly OperationEvent[]): void => {
+    for (const event of events) {
+      if (isLast(event)) lastSequences.delete(id);
+      else lastSequences.set(id, event.sequence);
+      live.note(id, event);
+    }
   };
   const withProgress = (operation: Operation): Operation => {
     if (isEnded(operation.state)) return operation;
@@ -211,7 +212,7 @@ export function createJournal(parts: {
       return result.numUpdatedRows > 0n;
     },
     noteCancel: async (id, ended) => {
-      const { operation, event } = await store.transact(async (trx) => {
+      const { operation, events } = await store.transact(async (trx) => {
         await trx
           .updateTable('operations')
           .set({ cancel_wanted: 1 })
@@ -232,7 +233,7 @@ export function createJournal(parts: {
           .executeTakeFirst();
         if (row === undefined) throw operationNotFound(id);
         const stored =
-          row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : undefined;
+          row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : [];
         const isStopping = row.start_sent === 1 && row.kind !== OperationKind.OPERATION_KIND_DELETE_BACKUP;
         if (row.active === 1 && isStopping) {
           const state = OperationState.OPERATION_STATE_CANCELLING;
@@ -249,9 +250,9 @@ export function createJournal(parts: {
           .select('operation_message')
           .where('id', '=', id)
           .executeTakeFirstOrThrow();
-        return { operation: Operation.decode(after.operation_message), event: stored };
+        return { operation: Operation.decode(after.operation_message), events: stored };
       });
-      noteStored(id, event);
+      noteStored(id, events);
       return withProgress(operation);
     },
   };
@@ -287,31 +288,47 @@ function openJob(store: Store, row: OperationTable): Job {
   return decodeJob(row.kind as OperationKind, store.sealer.open(row.job_sealed, jobIdentity(row.id)));
 }
 
-/** @param leader who alone may append; anyone when left out */
+/**
+ * Appends an event, and before the last one what it gives rise to telling.
+ *
+ * @returns what was stored
+ * @param leader who alone may append; anyone when left out
+ */
 async function appendEvent(
   store: Store,
   trx: Trx,
   id: string,
   { event, time, agentSequence }: NewEvent,
   leader?: string,
-): Promise<OperationEvent | undefined> {
+): Promise<readonly OperationEvent[]> {
   const row = await trx.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
-  if (row?.active !== 1) return undefined;
+  if (row?.active !== 1) return [];
   if (leader !== undefined && row.leader !== leader) {
     throw new HoldfastError('STALE_EPOCH', `Another controller has taken operation ${id} over.`);
   }
-  if (agentSequence !== undefined && agentSequence <= BigInt(row.agent_sequence)) return undefined;
-  const numbered: OperationEvent = { sequence: BigInt(row.last_sequence) + 1n, time, event };
-  const operation = applyEvent(Operation.decode(row.operation_message), numbered);
-  const ended = isLast(numbered);
-  if (ended) await conclude(trx, openJob(store, row), operation, numbered);
+  if (agentSequence !== undefined && agentSequence <= BigInt(row.agent_sequence)) return [];
+  const before = Operation.decode(row.operation_message);
+  const ended = isLast({ event });
+  const warnings = ended ? await conclude(trx, openJob(store, row), before, { event, time }) : [];
+  const happened: readonly OperationEvent['event'][] = [
+    ...warnings.map((value) => ({ $case: 'warning' as const, value })),
+    event,
+  ];
+  const numbered = happened.map((each, index) => ({
+    sequence: BigInt(row.last_sequence + index + 1),
+    time,
+    event: each,
+  }));
+  const operation = numbered.reduce(applyEvent, before);
   await trx
     .insertInto('operation_events')
-    .values({
-      operation_id: id,
-      sequence: Number(numbered.sequence),
-      event_message: OperationEvent.encode(numbered).finish(),
-    })
+    .values(
+      numbered.map((each) => ({
+        operation_id: id,
+        sequence: Number(each.sequence),
+        event_message: OperationEvent.encode(each).finish(),
+      })),
+    )
     .execute();
   await trx
     .updateTable('operations')
@@ -320,7 +337,7 @@ async function appendEvent(
       host: operation.host,
       active: ended ? 0 : 1,
       accepted: agentSequence === undefined ? row.accepted : 1,
-      last_sequence: Number(numbered.sequence),
+      last_sequence: row.last_sequence + numbered.length,
       agent_sequence: agentSequence === undefined ? row.agent_sequence : Number(agentSequence),
       operation_message: Operation.encode(operation).finish(),
       ...(ended ? { job_sealed: null } : {}),

@@ -26,7 +26,7 @@ export function isEnded(state: OperationState): boolean {
 }
 
 /** Whether an event is the last one. */
-export function isLast(event: OperationEvent): boolean {
+export function isLast(event: Pick<OperationEvent, 'event'>): boolean {
   return event.event?.$case === 'completed' || event.event?.$case === 'failed';
 }
 

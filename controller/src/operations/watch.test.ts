@@ -215,7 +215,7 @@ describeOnBothStores('watching operations', function (kind) {
     await assert.rejects(list(-1, ''), { reason: 'INVALID_REQUEST' });
     await assert.rejects(list(1, 'made up'), { reason: 'INVALID_REQUEST' });
     const listBackups = (domain: string, pageToken: string) =>
-      ask(backups.listBackups.bind(backups), { zone: 'z1', domain, pageSize: 4, pageToken });
+      ask(backups.listBackups.bind(backups), { zone: 'z1', domain, pageSize: 4, pageToken, damaged: false });
     const page = await listBackups('', '');
     const rest = await listBackups('', page.nextPageToken);
     assert.equal(page.backups.length + rest.backups.length, 6);

@@ -28,6 +28,7 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   admission,
   unknownKeys,
   keyStates,
+  proofs,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -355,4 +356,23 @@ async function keyStates({ schema }: Db, { text }: ColumnTypes): Promise<void> {
     .addColumn('message', text, (column) => column.notNull())
     .addPrimaryKeyConstraint('key_files_pk', ['key_id', 'repository'])
     .execute();
+}
+
+/** What was found by the last verification is a proof or a damage. */
+async function proofs(db: Db, { text }: ColumnTypes): Promise<void> {
+  const { schema } = db;
+  const levels = ['metadata', 'stored', 'content'].map((level) => `${level}_proof_time`);
+  for (const name of ['proof_time', 'proof_level', 'proof_operation', ...levels])
+    await schema.alterTable('backups').addColumn(name, text).execute();
+  await schema.alterTable('backups').addColumn('proof_sample_percent', 'integer').execute();
+  for (const name of ['damage_time', 'damage_level', 'damage_operation', 'damage_text'])
+    await schema.alterTable('backups').addColumn(name, text).execute();
+  await schema
+    .alterTable('backups')
+    .addColumn('warnings', text, (column) => column.notNull().defaultTo('[]'))
+    .execute();
+  await sql`update backups set proof_time = verify_time, metadata_proof_time = verify_time, proof_level = 'metadata',
+    proof_operation = '', proof_sample_percent = 100 where verify_intact = 1`.execute(db);
+  await sql`update backups set damage_time = verify_time, damage_level = 'metadata', damage_operation = '',
+    damage_text = verify_text where verify_intact = 0`.execute(db);
 }

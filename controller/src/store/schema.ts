@@ -150,6 +150,22 @@ export interface BackupTable {
   readonly verify_level: string | null;
   readonly verify_intact: number | null;
   readonly verify_text: string | null;
+  /** Warning messages as JSON: what was unusual about it. */
+  readonly warnings: string;
+  /** The last time that it was found intact. */
+  readonly proof_time: string | null;
+  readonly proof_level: string | null;
+  readonly proof_operation: string | null;
+  readonly proof_sample_percent: number | null;
+  /** When it was last found intact at this level or a higher one. */
+  readonly metadata_proof_time: string | null;
+  readonly stored_proof_time: string | null;
+  readonly content_proof_time: string | null;
+  /** Null while it is not known to be damaged. */
+  readonly damage_time: string | null;
+  readonly damage_level: string | null;
+  readonly damage_operation: string | null;
+  readonly damage_text: string | null;
 }
 
 export interface OperationTable {

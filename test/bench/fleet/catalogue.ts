@@ -92,7 +92,7 @@ async function listPages({ client }: BenchController): Promise<number[]> {
   const list = async (query: { zone?: string; domain?: string; pageSize: number; pageToken?: string }) => {
     const started = performance.now();
     const answer = await client.call(backups.listBackups.bind(backups), {
-      ...{ zone: '', domain: '', pageToken: '' },
+      ...{ zone: '', domain: '', pageToken: '', damaged: false },
       ...query,
     });
     took.push(performance.now() - started);

@@ -98,7 +98,7 @@ async function requireResult(bed: Bed, each: Case, work: Work, { state }: Outcom
 
 async function listed({ holdfast: { client } }: Bed): Promise<readonly Backup[]> {
   const { backups } = client;
-  const request = { zone: ZONE, domain: '', pageSize: 0, pageToken: '' };
+  const request = { zone: ZONE, domain: '', pageSize: 0, pageToken: '', damaged: false };
   return (await client.call(backups.listBackups.bind(backups), request)).backups;
 }
 

@@ -25,7 +25,7 @@ const REASONS: Readonly<Record<Victim, readonly string[]>> = {
 /** The backups that are listed, the newest first. */
 export async function listed({ holdfast: { client } }: Bed): Promise<readonly Backup[]> {
   const { backups } = client;
-  const request = { zone: ZONE, domain: '', pageSize: 0, pageToken: '' };
+  const request = { zone: ZONE, domain: '', pageSize: 0, pageToken: '', damaged: false };
   return (await client.call(backups.listBackups.bind(backups), request)).backups;
 }
 
