@@ -14,6 +14,7 @@ import {
   type RescanRepositoryResponse,
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Repositories } from '../fleet/repositories.ts';
+import { recipientCount } from '../keys/age.ts';
 import { UNKNOWN_ESCROW } from '../keys/escrow.ts';
 import { integerOf } from '../zones/resolve.ts';
 import type { Settings } from '../zones/settings.ts';
@@ -150,7 +151,8 @@ async function judge(
       repository: repository.name,
       result: { path, manifest, manifestSha256: sha256(bytes), filesBytes: 0n },
       manifest,
-      escrowId: UNKNOWN_ESCROW,
+      // A file for the zone's key alone is for no escrow.
+      escrowId: key !== undefined && recipientCount(key.wrappedKey) === 1 ? '' : UNKNOWN_ESCROW,
       key,
     },
     authentic,

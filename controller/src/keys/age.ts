@@ -48,6 +48,15 @@ export async function encryptTo(recipients: readonly string[], plain: Secret): P
   return Buffer.from(await encrypter.encrypt(plain.reveal()));
 }
 
+/**
+ * To how many recipients an age file is wrapped, by its header: it has a stanza for each, which begins with an arrow
+ * (age-encryption.org/v1). 0 when it is no age file.
+ */
+export function recipientCount(file: Uint8Array): number {
+  const [header = ''] = Buffer.from(file).toString('latin1').split('\n---', 1);
+  return header.startsWith('age-encryption.org/v1\n') ? header.split('\n-> ').length - 1 : 0;
+}
+
 /** The text in an age file. @throws when another identity opens it, or it is damaged */
 export async function decryptWith(identity: Secret, file: Uint8Array): Promise<Secret> {
   const decrypter = new Decrypter();
