@@ -85,7 +85,9 @@ export async function* digest(
       chunkBytes: chunkBytesFor(bytes),
     };
   });
-  const stored = yield* readFiles(context, prepared.repository, files, { stage, sample: WHOLE });
+  const stored = yield* readFiles(context, prepared.repository, files, {
+    ...{ stage, sample: WHOLE, limited: false },
+  });
   const content =
     fromSnapshot ??
     (wanted === 'content'

@@ -57,7 +57,7 @@ async function make(
     const file = { target: 'vda', path: 'vda.img', bytes: storedBytes, chunkBytes };
     const stored = await runStage(
       context.told,
-      readFiles(context, repository, [file], { stage, sample: WHOLE }),
+      readFiles(context, repository, [file], { stage, sample: WHOLE, limited: true }),
     );
     const content = await runStage(
       context.told,

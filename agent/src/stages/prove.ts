@@ -63,7 +63,7 @@ export async function* prove(
     const stage = Stage.STAGE_CHECK;
     const found =
       kind === 'stored'
-        ? yield* readFiles(context, repository, images.map(fileOf), { stage, sample })
+        ? yield* readFiles(context, repository, images.map(fileOf), { stage, sample, limited: true })
         : yield* readContent(context, repository, images, sample, damage);
     readBytes = yield* compare(images, kind, found, damage);
     disks = disks.map((disk, index) => {

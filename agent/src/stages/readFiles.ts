@@ -15,6 +15,14 @@ export interface ReadableFile {
   readonly chunkBytes: number;
 }
 
+export interface ReadFilesOptions {
+  /** Of which the progress is told. */
+  readonly stage: Stage;
+  readonly sample: Sample;
+  /** Whether the limit holds for it. It does not for what was just written and is still in memory. */
+  readonly limited: boolean;
+}
+
 const TELL_EVERY_MS = 250;
 
 /**
@@ -27,10 +35,10 @@ export async function* readFiles(
   { control, now }: Pick<JobContext, 'control' | 'now'>,
   repository: Repository,
   files: readonly ReadableFile[],
-  { stage, sample }: { readonly stage: Stage; readonly sample: Sample },
+  { stage, sample, limited }: ReadFilesOptions,
 ): StageRun<ReadonlyMap<string, ChunkDigests>> {
   const startedMs = now().getTime();
-  const pace = paceOf(control);
+  const pace = paceOf(control, limited);
   const release = await control.steer(pace, () => Promise.resolve());
   let readBytes = 0;
   let totalBytes = 0;
@@ -70,8 +78,8 @@ export async function* readFiles(
   }
 }
 
-/** Lets no more through than the limit allows, and nothing in a pause. */
-function paceOf(control: Control) {
+/** Lets no more through than the limit allows, if it holds, and nothing in a pause. */
+function paceOf(control: Control, limited: boolean) {
   let bytesPerSecond = 0;
   let nextMs = 0;
   return {
@@ -85,7 +93,7 @@ function paceOf(control: Control) {
     before: async (bytes: number): Promise<void> => {
       await control.whenNotPaused();
       control.signal.throwIfAborted();
-      if (bytesPerSecond === 0) return;
+      if (bytesPerSecond === 0 || !limited) return;
       const nowMs = performance.now();
       const waitMs = Math.max(0, nextMs - nowMs);
       nextMs = Math.max(nowMs, nextMs) + (bytes * 1_000) / bytesPerSecond;
