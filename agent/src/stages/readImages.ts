@@ -1,3 +1,4 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkBytesFor, type Sample } from '../digests/chunks.ts';
 import { contentKey } from '../digests/chunkDigest.ts';
@@ -57,8 +58,15 @@ export async function* readImages(
   const signal = AbortSignal.any([control.signal, repository.givenUp]);
   const disks: ReadableDisk[] = [];
   for (const image of images) {
-    const { node, extents } = await repository.whileAnswering(openImage(context, daemon, image, signal));
+    const opened = await repository.whileAnswering(openImage(context, daemon, image, signal));
+    const { node, extents } = opened;
     const bytes = image.virtualSizeBytes;
+    if (opened.virtualSizeBytes !== bytes) {
+      throw new HoldfastError(
+        'QEMU_FAILED',
+        `The image cannot be read: disk ${image.target} has ${opened.virtualSizeBytes} bytes in it, not ${bytes}.`,
+      );
+    }
     const chunkBytes = image.chunkBytes ?? chunkBytesFor(bytes);
     disks.push({ target: image.target, node, bytes, chunkBytes, extents });
   }
