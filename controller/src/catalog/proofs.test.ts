@@ -144,6 +144,7 @@ for (const kind of ['sqlite', 'postgres'] as const) {
       // What the guest sees is whole, and the file is not as it was.
       await note({ level: 'content' });
       assert.ok(await isDamaged());
+      assert.equal((await row()).damage_level, 'stored');
       await note({ level: 'stored' });
       assert.ok(!(await isDamaged()));
       // The latest proof of each kind.

@@ -100,9 +100,11 @@ function damageAfter(
       damage_text: found.message,
     };
   }
-  const isEnough =
-    found.samplePercent >= 100 && levelsIn(before).every((level) => proves(found.level, level));
-  return isEnough ? { damage_time: null, damage_level: null, damage_operation: null, damage_text: null } : {};
+  if (found.samplePercent < 100) return {};
+  const left = levelsIn(before).filter((level) => !proves(found.level, level));
+  return left.length === 0
+    ? { damage_time: null, damage_level: null, damage_operation: null, damage_text: null }
+    : { damage_level: left.join(', ') };
 }
 
 /** The levels at which damage was found. */
