@@ -22,6 +22,9 @@ export interface Bed extends AsyncDisposable {
   readonly workshop: string;
 }
 
+/** Of the zone's key. */
+export const PASSPHRASE = 'correct horse battery staple';
+
 export const FILES_BYTES = 3 * GiB;
 export const RANDOM_BYTES = 768 * MiB;
 const REPOSITORY_BYTES = 12 * GiB;
@@ -46,7 +49,7 @@ export async function makeBed(): Promise<Bed> {
   });
   await running.waitReady();
   await holdfast.client.setSettings('z1', {
-    'nas.backup.encryption.passphrase': 'correct horse battery staple',
+    'nas.backup.encryption.passphrase': PASSPHRASE,
   });
   const workshop = path.join(lab.directory, 'shared', 'w');
   await mkdir(workshop, { mode: 0o711 });

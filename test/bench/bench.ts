@@ -10,6 +10,7 @@ import { onePass } from './onePass.ts';
 import { measureRotation } from './rotation.ts';
 import { staged } from './staged.ts';
 import { throttle } from './throttle.ts';
+import { bareContent, takeVerifiable, verifyContent } from './verifyContent.ts';
 
 /**
  * A line of bench.json. `pairs` are the values of which `value` is the median; where there is a `load`, they are the values
@@ -43,6 +44,12 @@ async function bench(most: number): Promise<readonly Figure[]> {
   const vsStaged = await pairs(bed, Math.min(2, most), { check: true }, 'staged', () =>
     staged(bed, 'defaults'),
   );
+  const verifiable = await takeVerifiable(bed);
+  const verified = await byTurns(
+    Math.min(3, most),
+    ['holdfast, content', () => verifyContent(bed, verifiable)],
+    ['nbdcopy to nothing', () => bareContent(bed, verifiable)],
+  );
   const throttled = [await throttle(bed), await throttle(bed)];
   const ratio = ({ ours, theirs }: Pair) => ours.seconds / theirs.seconds;
   return [
@@ -61,6 +68,7 @@ async function bench(most: number): Promise<readonly Figure[]> {
       0.02,
       vsBare.map(({ ours }) => ours.readBytes / ours.finalBytes),
     ),
+    figure('verify_content_vs_bare', 'ratio', 1.5, verified.map(ratio)),
     figure(
       'throttle_error',
       'ratio',
@@ -174,19 +182,29 @@ async function rotation(): Promise<readonly Figure[]> {
   return [figure('rotate_10000_keys_s', 's', 300, [seconds])];
 }
 
-async function pairs(
+function pairs(
   bed: Bed,
   count: number,
   options: { readonly check: boolean },
   name: string,
   run: () => Promise<Cost>,
 ): Promise<readonly Pair[]> {
+  const ourName = options.check ? 'holdfast, checked' : 'holdfast';
+  return byTurns(count, [ourName, () => onePass(bed, options)], [name, run]);
+}
+
+/** Runs one and the other, again and again. */
+async function byTurns(
+  count: number,
+  [ourName, our]: readonly [string, () => Promise<Cost>],
+  [theirName, their]: readonly [string, () => Promise<Cost>],
+): Promise<readonly Pair[]> {
   const done: Pair[] = [];
   while (done.length < count) {
-    const ours = await onePass(bed, options);
-    print(options.check ? 'holdfast, checked' : 'holdfast', ours);
-    const theirs = await run();
-    print(name, theirs);
+    const ours = await our();
+    print(ourName, ours);
+    const theirs = await their();
+    print(theirName, theirs);
     done.push({ ours, theirs });
   }
   return done;
