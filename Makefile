@@ -74,7 +74,7 @@ check: $(GENERATED)
 
 clean:
 	@if [ -e $(INSTALLED) ]; then $(LAB) node test/lab/sweep.ts; fi
-	@rm -rf node_modules proto/gen .cache bench.json faults.json soak.json
+	@rm -rf node_modules proto/gen .cache bench.json corpus.json faults.json soak.json
 
 $(INSTALLED): package-lock.json package.json $(wildcard */package.json)
 	@command -v npm >/dev/null || { echo 'npm is missing. Install it: apt-get install nodejs npm' >&2; exit 1; }
