@@ -214,9 +214,9 @@ async function performFully(action: UndoAction, { virsh, openRepository, tell }:
         if (await repository.hasFolder(action.folder)) await repository.removeFolder(action.folder);
       } finally {
         repository.close();
+        // When it was mounted only for this, the job's own promise to unmount it has been kept before.
+        if (repository.mount !== undefined) await unmount(repository.mount, tell);
       }
-      // When it was mounted only for this, the job's own promise to unmount it has been kept before.
-      if (repository.mount !== undefined) await unmount(repository.mount, tell);
       return;
     }
     case 'unmount':
