@@ -5,7 +5,6 @@ import { keyOf } from '../layouts/layout.ts';
 import { domainNamed, domainState } from '../libvirt/domains.ts';
 import { WHOLE } from '../digests/chunks.ts';
 import { partialFolder } from '../repository/layout.ts';
-import { together } from '../process/together.ts';
 import { stage, warning, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
 import { digest, digestsWanted, NO_DIGESTS, type BackupDigests } from '../stages/digest.ts';
 import { finishImages } from '../stages/finish.ts';
@@ -98,8 +97,7 @@ async function* finish(
   if (wanted !== 'none') {
     return yield* stage(context, Stage.STAGE_DIGEST, digest(context, prepared, transport, wanted));
   }
-  // The guest is let go while the images are made durable.
-  const [storedBytes] = await together(finishImages(prepared), transport.end());
+  const storedBytes = await finishImages(prepared, transport);
   return { storedBytes, digests: NO_DIGESTS };
 }
 

@@ -5,7 +5,6 @@ import { chunkBytesFor, WHOLE } from '../digests/chunks.ts';
 import { contentKey } from '../digests/chunkDigest.ts';
 import { UNREADABLE } from '../digests/digestList.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
-import { together } from '../process/together.ts';
 import { partialFolder } from '../repository/layout.ts';
 import type { Transport } from '../transport/transport.ts';
 import type { JobContext, StageEnd } from './context.ts';
@@ -73,8 +72,7 @@ export async function* digest(
         { stage, sample: WHOLE, key, watch },
       ),
     ));
-  // The guest is let go while the images are made durable.
-  const [storedBytes] = await together(finishImages(prepared), transport.end());
+  const storedBytes = await finishImages(prepared, transport);
 
   const files = prepared.disks.map(({ disk: { target }, file }) => {
     const bytes = storedBytes.get(target) ?? 0;

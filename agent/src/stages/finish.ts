@@ -1,17 +1,28 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { together } from '../process/together.ts';
 import { QmpError } from '../qemu/qmp.ts';
 import { partialFolder } from '../repository/layout.ts';
+import type { Transport } from '../transport/transport.ts';
 import { closeTarget } from './openTarget.ts';
 import type { Prepared } from './prepare.ts';
 
+/** Makes the files complete and durable, and lets the guest go meanwhile. As `closeImages`. */
+export async function finishImages(
+  prepared: Prepared,
+  transport: Transport,
+): Promise<ReadonlyMap<string, number>> {
+  const [storedBytes] = await together(closeImages(prepared), transport.end());
+  return storedBytes;
+}
+
 /**
- * Makes the files complete and durable: a finished job is not yet a complete file.
+ * A finished job is not yet a complete file.
  *
  * @returns the lengths of the image files by target name.
  * @throws HoldfastError REPOSITORY_FULL, REPOSITORY_FAILED when something that was written did not reach the repository,
  *   REPOSITORY_STALLED
  */
-export async function finishImages(prepared: Prepared): Promise<ReadonlyMap<string, number>> {
+async function closeImages(prepared: Prepared): Promise<ReadonlyMap<string, number>> {
   const { repository, daemon, layout } = prepared;
   const folder = partialFolder(prepared.folder);
   for (const disk of prepared.disks) {

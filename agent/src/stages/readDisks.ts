@@ -1,12 +1,12 @@
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkCount, sampledChunks, type Sample } from '../digests/chunks.ts';
 import { readDigests, type DigestReader } from '../digests/readDigests.ts';
 import { totalBytes, type Extent } from '../qemu/extents.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
-import { noFigures, type JobContext, type StageRun } from './context.ts';
+import type { JobContext, StageRun } from './context.ts';
 import { setLimit } from './copy.ts';
+import { whileTelling } from './whileTelling.ts';
 
 /** A disk that can be read: a node of the daemon under the limit. */
 export interface ReadableDisk {
@@ -34,8 +34,6 @@ export interface ReadOptions {
   readonly watch: () => void;
 }
 
-const TELL_EVERY_MS = 250;
-
 /**
  * Reads what a guest sees on the disks, all at once, and digests it. Nothing of it passes through this process.
  *
@@ -47,8 +45,7 @@ export async function* readDisks(
   disks: readonly ReadableDisk[],
   { stage, sample, key, watch }: ReadOptions,
 ): StageRun<ReadonlyMap<string, ChunkDigests>> {
-  const { control, now } = context;
-  const startedMs = now().getTime();
+  const { control } = context;
   const socket = join(context.runtimeDirectory, 'nbd.sock');
   await daemon.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: socket } } });
   const wanted = disks.map((disk) => {
@@ -85,30 +82,21 @@ export async function* readDisks(
   );
   try {
     const all = Promise.all(readers.map(({ digests }) => digests));
-    const tell = () => {
-      const readBytes = readers.reduce((sum, reader) => sum + reader.readBytes(), 0);
-      const totalDataBytes = Math.max(
-        readBytes,
-        wanted.reduce((sum, { dataBytes }) => sum + dataBytes, 0),
-      );
-      return {
-        ...noFigures,
-        processedBytes: BigInt(readBytes),
-        totalBytes: BigInt(Math.round(totalDataBytes)),
-        inputBytes: BigInt(readBytes),
-        elapsedMs: BigInt(now().getTime() - startedMs),
-      };
-    };
-    for (;;) {
-      const digests = await Promise.race([all, sleep(TELL_EVERY_MS)]);
-      control.signal.throwIfAborted();
-      watch();
-      yield { $case: 'stageProgress', value: { stage, figures: tell(), disks: [] } };
-      if (digests === undefined) continue;
-      return new Map(
-        wanted.map(({ disk, chunks }, index) => [disk.target, { chunks, digests: digests[index] ?? [] }]),
-      );
-    }
+    const dataBytes = wanted.reduce((sum, each) => sum + each.dataBytes, 0);
+    const digests = yield* whileTelling(
+      context,
+      stage,
+      all,
+      () => {
+        const readBytes = readers.reduce((sum, reader) => sum + reader.readBytes(), 0);
+        const totalBytes = Math.round(Math.max(readBytes, dataBytes));
+        return { processedBytes: BigInt(readBytes), totalBytes: BigInt(totalBytes) };
+      },
+      watch,
+    );
+    return new Map(
+      wanted.map(({ disk, chunks }, index) => [disk.target, { chunks, digests: digests[index] ?? [] }]),
+    );
   } finally {
     await Promise.all(readers.map((reader) => reader.kill()));
     await release();

@@ -3,8 +3,9 @@ import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkCount, chunkLength, sampledChunks, type Sample } from '../digests/chunks.ts';
 import type { Control } from '../jobs/control.ts';
 import type { Repository } from '../repository/repository.ts';
-import { noFigures, type JobContext, type StageRun } from './context.ts';
+import type { JobContext, StageRun } from './context.ts';
 import type { ChunkDigests } from './readDisks.ts';
+import { whileTelling } from './whileTelling.ts';
 
 /** A file of a backup. */
 export interface ReadableFile {
@@ -23,8 +24,6 @@ export interface ReadFilesOptions {
   readonly limited: boolean;
 }
 
-const TELL_EVERY_MS = 250;
-
 /**
  * Reads files of a repository, all at once, in its helper process, and digests them: what is in the page cache is read
  * from there, what is not comes from the storage.
@@ -32,12 +31,12 @@ const TELL_EVERY_MS = 250;
  * @throws HoldfastError REPOSITORY_FAILED, REPOSITORY_STALLED
  */
 export async function* readFiles(
-  { control, now }: Pick<JobContext, 'control' | 'now'>,
+  context: Pick<JobContext, 'control' | 'now'>,
   repository: Repository,
   files: readonly ReadableFile[],
   { stage, sample, limited }: ReadFilesOptions,
 ): StageRun<ReadonlyMap<string, ChunkDigests>> {
-  const startedMs = now().getTime();
+  const { control } = context;
   const pace = paceOf(control, limited);
   const release = await control.steer(pace, () => Promise.resolve());
   let readBytes = 0;
@@ -61,18 +60,12 @@ export async function* readFiles(
         return read(file, chunks);
       }),
     );
-    for (;;) {
-      const entries = await Promise.race([all, sleep(TELL_EVERY_MS)]);
-      const figures = {
-        ...noFigures,
+    return new Map(
+      yield* whileTelling(context, stage, all, () => ({
         processedBytes: BigInt(readBytes),
         totalBytes: BigInt(totalBytes),
-        inputBytes: BigInt(readBytes),
-        elapsedMs: BigInt(now().getTime() - startedMs),
-      };
-      yield { $case: 'stageProgress', value: { stage, figures, disks: [] } };
-      if (entries !== undefined) return new Map(entries);
-    }
+      })),
+    );
   } finally {
     await release();
   }

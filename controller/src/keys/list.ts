@@ -1,6 +1,7 @@
 import { KeyState, type Key } from '@holdfast/proto/holdfast/v1/key.ts';
 import type { KeyTable } from '../store/schema.ts';
 import type { Db } from '../store/store.ts';
+import { keyWork } from './work.ts';
 
 /** A zone's keys, newest first, without their secret parts. */
 export async function listKeys(db: Db, zone: string): Promise<Key[]> {
@@ -17,13 +18,7 @@ export async function listKeys(db: Db, zone: string): Promise<Key[]> {
     .orderBy('keys.create_time', 'desc')
     .orderBy('keys.id', 'desc')
     .execute();
-  const pending = await db
-    .selectFrom('key_files')
-    .innerJoin('keys', 'keys.id', 'key_files.key_id')
-    .select(['key_files.key_id', 'key_files.repository', 'key_files.message'])
-    .where('keys.zone', '=', zone)
-    .orderBy('key_files.repository')
-    .execute();
+  const pending = await keyWork(db, zone);
   return rows.map((row) => ({
     id: row.id,
     zone: row.zone,
@@ -33,7 +28,7 @@ export async function listKeys(db: Db, zone: string): Promise<Key[]> {
     state: stateOf(row),
     retireTime: row.retire_time === null ? undefined : new Date(row.retire_time),
     pending: pending
-      .filter((each) => each.key_id === row.id)
+      .filter((each) => each.keyId === row.id)
       .map(({ repository, message }) => ({ repository, message })),
   }));
 }
