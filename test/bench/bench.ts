@@ -1,38 +1,22 @@
-import { writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { bare } from './bare.ts';
 import { makeBed, type Bed } from './bed.ts';
-import { measureCatalogue } from './fleet/catalogue.ts';
-import { measureFleet } from './fleet/fleet.ts';
+import { keep, print as printFigures, type Figure } from './figures.ts';
+import { catalogueFigures, fleetFigures } from './fleet/figures.ts';
 import { median, type Cost } from './measure.ts';
 import { onePass } from './onePass.ts';
 import { measureRotation } from './rotation.ts';
 import { staged } from './staged.ts';
 import { throttle } from './throttle.ts';
-import { bareContent, takeVerifiable, verifyContent } from './verifyContent.ts';
-
-/**
- * A line of bench.json. `pairs` are the values of which `value` is the median; where there is a `load`, they are the values
- * at each percentage of the full load, of which `value` is the last.
- */
-interface Figure {
-  readonly name: string;
-  readonly value: number;
-  readonly unit: string;
-  readonly pairs: readonly number[];
-  readonly load?: readonly number[];
-  /** At most this is expected. */
-  readonly target: number;
-}
+import { bareContent, takeVerifiable, verify } from './verifyContent.ts';
 
 interface Pair {
   readonly ours: Cost;
   readonly theirs: Cost;
 }
 
-/** `make bench`: one pass against the staged way and against the bare tool, by turns, on the same data. */
-async function bench(most: number): Promise<readonly Figure[]> {
+/** One pass against the staged way and against the bare tool, by turns, on the same data. */
+async function data(most: number): Promise<readonly Figure[]> {
   await using bed = await makeBed();
   console.log(costLine('WHAT', ['WALL', 'CPU', 'READ', 'WRITTEN', 'FINAL']));
   // Not counted: the first backup of a zone makes its key, and the first of an agent compiles its runner.
@@ -45,10 +29,22 @@ async function bench(most: number): Promise<readonly Figure[]> {
     staged(bed, 'defaults'),
   );
   const verifiable = await takeVerifiable(bed);
+  print('holdfast, metadata', await verify(bed, verifiable, 'metadata'));
   const verified = await byTurns(
     Math.min(3, most),
-    ['holdfast, content', () => verifyContent(bed, verifiable)],
+    ['holdfast, content', () => verify(bed, verifiable, 'content')],
     ['nbdcopy to nothing', () => bareContent(bed, verifiable)],
+  );
+  const digested = (digests: 'none' | 'stored' | 'content') => onePass(bed, { check: false, digests });
+  const withStored = await byTurns(
+    Math.min(3, most),
+    ['digests, stored', () => digested('stored')],
+    ['no digests', () => digested('none')],
+  );
+  const withContent = await byTurns(
+    Math.min(3, most),
+    ['digests, content', () => digested('content')],
+    ['no digests', () => digested('none')],
   );
   const throttled = [await throttle(bed), await throttle(bed)];
   const ratio = ({ ours, theirs }: Pair) => ours.seconds / theirs.seconds;
@@ -69,6 +65,8 @@ async function bench(most: number): Promise<readonly Figure[]> {
       vsBare.map(({ ours }) => ours.readBytes / ours.finalBytes),
     ),
     figure('verify_content_vs_bare', 'ratio', 1.5, verified.map(ratio)),
+    figure('stored_digests_vs_none', 'ratio', 1.1, withStored.map(ratio)),
+    figure('content_digests_vs_none', 'ratio', 1.5, withContent.map(ratio)),
     figure(
       'throttle_error',
       'ratio',
@@ -84,96 +82,7 @@ async function bench(most: number): Promise<readonly Figure[]> {
   ];
 }
 
-const LOADS_PERCENT = [10, 50, 100];
-const AGENTS = 1_000;
-const BACKUPS_PER_AGENT = 10;
-const CATALOGUE = 1_000_000;
 const ROTATED_BACKUPS = 10_000;
-
-/** One controller and many agents that move no data, at a part of the load and at all of it. */
-async function fleet(seconds: number): Promise<readonly Figure[]> {
-  const of = (percent: number, all: number): number => Math.round((all * percent) / 100);
-  const runs = [];
-  for (const load of LOADS_PERCENT) {
-    const agents = of(load, AGENTS);
-    const run = await measureFleet({
-      ...{ agents, backupsPerAgent: BACKUPS_PER_AGENT },
-      seconds: load === 100 ? seconds : seconds / 5,
-    });
-    console.log(`${agents} agents with ${agents * BACKUPS_PER_AGENT} backups:`, run);
-    runs.push(run);
-  }
-  const steps = LOADS_PERCENT.map((load) => of(load, CATALOGUE));
-  const sqlite = await measureCatalogue('sqlite', steps);
-  console.log('catalogue on SQLite:', sqlite);
-  const postgres = await measureCatalogue('postgres', steps);
-  console.log('catalogue on PostgreSQL:', postgres);
-  const grown = (name: string, unit: string, target: number, values: readonly number[]): Figure => ({
-    ...{ name, value: values.at(-1) ?? NaN, unit, pairs: values, load: LOADS_PERCENT, target },
-  });
-  return [
-    grown(
-      'fleet_event_p99_ms',
-      'ms',
-      250,
-      runs.map(({ eventP99Ms }) => eventP99Ms),
-    ),
-    grown(
-      'fleet_rss_mib',
-      'MiB',
-      1024,
-      runs.map(({ rssMib }) => rssMib),
-    ),
-    grown(
-      'fleet_rss_growth_mib',
-      'MiB',
-      64,
-      runs.map(({ rssGrowthMib }) => rssGrowthMib),
-    ),
-    grown(
-      'fleet_events_lost',
-      'events',
-      0,
-      runs.map(({ lost }) => lost),
-    ),
-    grown(
-      'fleet_controller_cpu_percent',
-      '% of a core',
-      200,
-      runs.map((run) => run.controllerCpuPercent),
-    ),
-    grown(
-      'fleet_generator_cpu_percent',
-      '% of a core',
-      200,
-      runs.map((run) => run.generatorCpuPercent),
-    ),
-    grown(
-      'list_page_p99_ms_sqlite',
-      'ms',
-      50,
-      sqlite.map(({ listPageP99Ms }) => listPageP99Ms),
-    ),
-    grown(
-      'list_page_p99_ms_postgres',
-      'ms',
-      50,
-      postgres.map(({ listPageP99Ms }) => listPageP99Ms),
-    ),
-    grown(
-      'take_backup_p99_ms_sqlite',
-      'ms',
-      50,
-      sqlite.map(({ takeBackupP99Ms }) => takeBackupP99Ms),
-    ),
-    grown(
-      'take_backup_p99_ms_postgres',
-      'ms',
-      50,
-      postgres.map(({ takeBackupP99Ms }) => takeBackupP99Ms),
-    ),
-  ];
-}
 
 /** The keys of many backups that are wrapped anew. */
 async function rotation(): Promise<readonly Figure[]> {
@@ -229,20 +138,28 @@ function costLine(name: string, cells: readonly string[]): string {
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => process.exit(130));
 
 // `--pairs N` bounds the pairs of each kind, `--fleet-seconds N` the time of the fleet, for a quick look.
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: { pairs: { type: 'string', default: '5' }, 'fleet-seconds': { type: 'string', default: '300' } },
 });
-const figures = [
-  ...(await bench(Number(values.pairs))),
-  ...(await rotation()),
-  ...(await fleet(Number(values['fleet-seconds']))),
-];
-console.log(`\n${'FIGURE'.padEnd(30)}${'VALUE'.padStart(9)}${'AT MOST'.padStart(9)}`);
-for (const { name, value, target } of figures) {
-  const verdict = value <= target ? '' : '  missed';
-  console.log(`${name.padEnd(30)}${value.toFixed(3).padStart(9)}${target.toString().padStart(9)}${verdict}`);
+const parts: Readonly<Record<string, () => Promise<readonly Figure[]>>> = {
+  data: () => data(Number(values.pairs)),
+  rotation,
+  fleet: () => fleetFigures(Number(values['fleet-seconds'])),
+  catalogue: catalogueFigures,
+};
+for (const name of positionals) {
+  if (!Object.hasOwn(parts, name)) {
+    console.error(`There is no part ${name}: ${Object.keys(parts).join(', ')}.`);
+    process.exit(2);
+  }
 }
-await writeFile(
-  path.resolve(import.meta.dirname, '../../bench.json'),
-  `${JSON.stringify(figures, null, 2)}\n`,
-);
+const measured: Figure[] = [];
+for (const [name, measurePart] of Object.entries(parts)) {
+  if (positionals.length > 0 && !positionals.includes(name)) continue;
+  const figures = await measurePart();
+  // Kept at once: hours of measurement shall not be lost with what comes after them.
+  await keep(figures);
+  measured.push(...figures);
+}
+printFigures(measured);

@@ -5,6 +5,8 @@ import { measure, type Cost } from './measure.ts';
 export interface OnePassOptions {
   /** With `qemu-img check` at the end. */
   readonly check: boolean;
+  /** Those that a zone has by default when left out. */
+  readonly digests?: 'none' | 'stored' | 'content';
 }
 
 /** Holdfast, as an orchestrator calls it: compressed and encrypted in one pass, from the call to the published backup. */
@@ -19,6 +21,7 @@ export async function onePass(bed: Bed, options: OnePassOptions): Promise<Cost> 
         'nas.backup.compression.enabled': 'true',
         'nas.backup.encryption.enabled': 'true',
         'nas.backup.integrity.check': String(options.check),
+        'nas.backup.integrity.digests': options.digests ?? 'stored',
       },
     });
     backupId = succeeded(followed).backupId;

@@ -78,6 +78,35 @@ describe('docs/recover-by-hand.md', () => {
     });
   }
 
+  it('restores a backup whose key was rotated under another passphrase, and one with a passphrase of its own', async () => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const own = 'nur für diese';
+    const rotated = await take({ ...compressed, ...encrypted });
+    const apart = await take({ ...encrypted, 'nas.backup.encryption.passphrase': own });
+    await client.setSettings('z1', { 'nas.backup.encryption.passphrase': 'eine zweite' });
+    const { keys } = client;
+    const { operation } = await client.call(keys.rotateKey.bind(keys), { zone: 'z1', requestId: '' });
+    succeeded(await client.follow(operation?.id ?? ''));
+    for (const [backup, passphrase] of [
+      [rotated, 'eine zweite'],
+      [apart, own],
+    ] as const) {
+      const directory = await mkdtemp(path.join(TMPFS, 'holdfast-recover-'));
+      try {
+        const { exitCode, screen } = await follow(backup, directory, passphrase);
+        assert.equal(exitCode, 0, screen);
+        for (const disk of guest.disks) {
+          const recovered = path.join(directory, 'recovered', `${disk.target}.qcow2`);
+          await requireSameContent(disk, { path: recovered, format: 'qcow2' });
+        }
+      } finally {
+        await rm(directory, { recursive: true });
+      }
+    }
+    await client.setSettings('z1', { 'nas.backup.encryption.passphrase': PASSPHRASE });
+  });
+
   it('restores a backup with an escrow key, without the passphrase', async () => {
     const { guest, holdfast } = fixture;
     const directory = await mkdtemp(path.join(TMPFS, 'holdfast-recover-'));

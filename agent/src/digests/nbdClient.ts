@@ -27,11 +27,9 @@ const OPT_GO = 7;
 const REP_ACK = 1;
 const OPTION_HEADER_BYTES = 20;
 const REPLY_BYTES = 16;
-const RECEIVE_BYTES = 1_048_576;
 
 interface Read {
   readonly into: Buffer;
-  filled: number;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -49,16 +47,17 @@ export async function connectNbd(path: string, exportName: string): Promise<NbdC
     reads.clear();
   };
 
-  /** What takes the next bytes. Each returns how many it took; less than all when another one is to go on. */
-  let header = Buffer.alloc(GREETING_BYTES);
-  let headerFilled = 0;
-  let onHeader: (header: Buffer) => void = onGreeting;
-  let current: Read | undefined;
-  const expect = (bytes: number, next: (header: Buffer) => void): void => {
-    header = Buffer.alloc(bytes);
-    headerFilled = 0;
-    onHeader = next;
+  /** What the next bytes go into, and who is told when it is full: the kernel copies them there, and nobody else does. */
+  let filling: Buffer = Buffer.alloc(GREETING_BYTES);
+  let filled = 0;
+  let onFull: (filled: Buffer) => void = onGreeting;
+  const expect = (into: Buffer, next: (full: Buffer) => void): void => {
+    filling = into;
+    filled = 0;
+    onFull = next;
   };
+  const replyHeader = Buffer.alloc(REPLY_BYTES);
+  let current: Read | undefined;
 
   function onGreeting(greeting: Buffer): void {
     if (greeting.readBigUInt64BE(0) !== MAGIC_GREETING || greeting.readBigUInt64BE(8) !== MAGIC_OPTION) {
@@ -73,7 +72,7 @@ export async function connectNbd(path: string, exportName: string): Promise<NbdC
     hello.writeUInt32BE(name.length, 20);
     name.copy(hello, 24);
     socket.write(hello);
-    expect(OPTION_HEADER_BYTES, onOptionReply);
+    expect(Buffer.alloc(OPTION_HEADER_BYTES), onOptionReply);
   }
   function onOptionReply(reply: Buffer): void {
     if (reply.readBigUInt64BE(0) !== MAGIC_OPTION_REPLY) throw new Error('the server does not speak NBD');
@@ -84,14 +83,14 @@ export async function connectNbd(path: string, exportName: string): Promise<NbdC
         throw new Error(`the server has no export ${JSON.stringify(exportName)}: ${text.toString()}`);
       }
       if (type !== REP_ACK) {
-        expect(OPTION_HEADER_BYTES, onOptionReply);
+        expect(Buffer.alloc(OPTION_HEADER_BYTES), onOptionReply);
         return;
       }
-      expect(REPLY_BYTES, onReply);
+      expect(replyHeader, onReply);
       opened.resolve(undefined);
     };
     if (length === 0) done(Buffer.alloc(0));
-    else expect(length, done);
+    else expect(Buffer.alloc(length), done);
   }
   function onReply(reply: Buffer): void {
     if (reply.readUInt32BE(0) !== MAGIC_REPLY) throw new Error('the server sent something else than a reply');
@@ -99,39 +98,29 @@ export async function connectNbd(path: string, exportName: string): Promise<NbdC
     const read = reads.get(handle);
     if (read === undefined) throw new Error('the server answered what nobody asked');
     const error = reply.readUInt32BE(4);
-    headerFilled = 0;
     reads.delete(handle);
-    if (error === 0) current = read;
-    else read.reject(new NbdReadError(`reading failed, NBD error ${error}`));
-  }
-  const receive = (bytes: Buffer): void => {
-    let taken = 0;
-    while (taken < bytes.length) {
-      if (current === undefined) {
-        const wanted = Math.min(header.length - headerFilled, bytes.length - taken);
-        bytes.copy(header, headerFilled, taken, taken + wanted);
-        headerFilled += wanted;
-        taken += wanted;
-        if (headerFilled === header.length) onHeader(header);
-      } else {
-        const wanted = Math.min(current.into.length - current.filled, bytes.length - taken);
-        bytes.copy(current.into, current.filled, taken, taken + wanted);
-        current.filled += wanted;
-        taken += wanted;
-        if (current.filled < current.into.length) continue;
-        current.resolve();
-        current = undefined;
-      }
+    if (error === 0) {
+      current = read;
+      expect(read.into, onData);
+      return;
     }
-  };
+    expect(replyHeader, onReply);
+    read.reject(new NbdReadError(`reading failed, NBD error ${error}`));
+  }
+  function onData(): void {
+    current?.resolve();
+    current = undefined;
+    expect(replyHeader, onReply);
+  }
 
   const socket = createConnection({
     path,
     onread: {
-      buffer: Buffer.alloc(RECEIVE_BYTES),
-      callback: (bytes, buffer) => {
+      buffer: () => filling.subarray(filled),
+      callback: (bytes) => {
         try {
-          receive(Buffer.from(buffer.buffer, buffer.byteOffset, bytes));
+          filled += bytes;
+          if (filled === filling.length) onFull(filling);
         } catch (error) {
           fail(error as Error);
           socket.destroy();
@@ -155,7 +144,7 @@ export async function connectNbd(path: string, exportName: string): Promise<NbdC
           return;
         }
         const handle = ++lastHandle;
-        reads.set(handle, { into, filled: 0, resolve, reject });
+        reads.set(handle, { into, resolve, reject });
         const request = Buffer.alloc(28);
         request.writeUInt32BE(MAGIC_REQUEST, 0);
         request.writeBigUInt64BE(handle, 8);

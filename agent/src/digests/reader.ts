@@ -33,10 +33,13 @@ export type ReaderReport =
   | { readonly kind: 'done' }
   | { readonly kind: 'failed'; readonly message: string };
 
-/** Requests in flight: QEMU decrypts and decompresses several at a time. */
-const IN_FLIGHT = 16;
-/** How often it tells, in pieces. */
-const TELL_EVERY = 64;
+/**
+ * Requests in flight: QEMU decrypts and decompresses the clusters of each, several at a time. More of them, or smaller ones,
+ * take what is read out of the processor's caches before it is digested.
+ */
+const IN_FLIGHT = 4;
+/** How often it tells. */
+const TELL_EVERY_MS = 200;
 
 /** A piece on its way, or zeroes. */
 interface Piece {
@@ -86,12 +89,12 @@ async function work(task: ReaderTask): Promise<void> {
   const unreadable = { is: false };
   let done: string[] = [];
   let readBytes = 0;
-  let sinceTold = 0;
+  let toldAtMs = performance.now();
   const report = async (): Promise<void> => {
     await tell({ kind: 'digests', digests: done, readBytes });
     done = [];
     readBytes = 0;
-    sinceTold = 0;
+    toldAtMs = performance.now();
   };
   for (;;) {
     await unpaused;
@@ -121,7 +124,7 @@ async function work(task: ReaderTask): Promise<void> {
       unreadable.is = false;
       digest = chunkDigest(task.key);
     }
-    if (++sinceTold >= TELL_EVERY) await report();
+    if (performance.now() - toldAtMs >= TELL_EVERY_MS) await report();
   }
   await report();
   nbd.close();

@@ -21,6 +21,16 @@ interface MapEntry extends Extent {
   readonly zero: boolean;
 }
 
+/** QEMU found no readable image in a file: it is damaged, unless the storage has a fault. */
+export class UnreadableImage extends HoldfastError {
+  /** @param target of the disk, where it is known */
+  constructor(why: string, target = '') {
+    super('QEMU_FAILED', `The image cannot be read: ${why}`, {
+      metadata: target === '' ? {} : { disk: target },
+    });
+  }
+}
+
 /** The map of an NBD export, as the server reports it (`base:allocation`). */
 export async function mapNbdExport(
   socket: string,
@@ -45,7 +55,11 @@ export async function mapNbdExport(
 /** Secrets in base64, by the ids under which QEMU shall know them. */
 export type SourceSecrets = ReadonlyMap<string, Secret>;
 
-/** The map of an image, given as blockdev options that name these secrets. */
+/**
+ * The map of an image, given as blockdev options that name these secrets.
+ *
+ * @throws UnreadableImage
+ */
 export async function mapImage(
   options: object,
   secrets: SourceSecrets,
@@ -60,7 +74,7 @@ export async function mapImage(
     }),
   );
   if (result.exitCode !== 0) {
-    throw new HoldfastError('QEMU_FAILED', `The image cannot be read: ${result.stderr.trim()}`);
+    throw new UnreadableImage(result.stderr.trim());
   }
   return diskMap(JSON.parse(result.stdout) as MapEntry[]);
 }

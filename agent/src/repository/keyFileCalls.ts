@@ -1,3 +1,4 @@
+import { HoldfastError } from '@holdfast/common/errors.ts';
 import type {
   FindKeyFilesRequest,
   FindKeyFilesResponse,
@@ -25,12 +26,25 @@ export async function findKeyFiles(
   };
 }
 
-/** Writes and removes key files. A backup's is written when those of zones are safe on disk, since one of them opens it. */
+/**
+ * Writes and removes key files. A backup's is written when those of zones are safe on disk, since one of them opens it.
+ *
+ * @throws HoldfastError STALE_EPOCH when a newer controller has written some
+ */
 export async function writeKeyFiles(
   repository: Repository,
-  { zoneKeys, replacedZoneKeys, backups }: WriteKeyFilesRequest,
+  { zoneKeys, replacedZoneKeys, backups, fencingEpoch }: WriteKeyFilesRequest,
 ): Promise<WriteKeyFilesResponse> {
   await repository.recognize();
+  const epoch = Number(fencingEpoch);
+  const newest = await repository.acceptKeyEpoch(epoch);
+  if (newest > epoch) {
+    throw new HoldfastError(
+      'STALE_EPOCH',
+      `A newer controller (epoch ${newest}) writes the key files of this repository; this one has epoch ${epoch}.`,
+      { metadata: { epoch: String(newest) } },
+    );
+  }
   for (const { keyId, content } of zoneKeys) {
     if (content.length === 0) await repository.removeZoneKeyFile(keyId);
     else await storeZoneKey(repository, keyId, content);
@@ -39,7 +53,7 @@ export async function writeKeyFiles(
     if ((await repository.fileBytes(zoneKeyFile(keyId))) !== undefined)
       await storeZoneKey(repository, keyId, content);
   }
-  const missing = backups.length === 0 ? [] : await repository.writeBackupKeyFiles(backups);
+  const missing = backups.length === 0 ? [] : await repository.writeBackupKeyFiles(backups, epoch);
   return { missingPaths: [...missing] };
 }
 

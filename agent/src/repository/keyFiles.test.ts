@@ -33,7 +33,14 @@ describe('key files', () => {
   }
   const write = (files: Partial<Parameters<typeof writeKeyFiles>[1]>) =>
     writeKeyFiles(repository, {
-      ...{ zone: 'z', repository: undefined, zoneKeys: [], replacedZoneKeys: [], backups: [] },
+      ...{
+        zone: 'z',
+        repository: undefined,
+        zoneKeys: [],
+        replacedZoneKeys: [],
+        backups: [],
+        fencingEpoch: 0n,
+      },
       ...files,
     });
   const find = (keyIds: string[], zoneKeys = false) =>
@@ -85,6 +92,29 @@ describe('key files', () => {
     await write({ zoneKeys: [{ keyId: 'old', content: Buffer.alloc(0) }] });
     assert.deepEqual(await readdir(at('zone-keys')), []);
     await write({ zoneKeys: [{ keyId: 'old', content: Buffer.alloc(0) }] });
+  });
+
+  it('are written by the newest controller that any host has seen, and by no older one', async () => {
+    await write({ backups: [wrapped('d1/b1', 'first')], fencingEpoch: 1n });
+    await write({ backups: [wrapped('d1/b1', 'second')], fencingEpoch: 2n });
+    const stale = { reason: 'STALE_EPOCH', metadata: { epoch: '2' } };
+    const zoneKey = { keyId: 'old', content: Buffer.from('of the replaced one') };
+    const files = { zoneKeys: [zoneKey], backups: [wrapped('d1/b1', 'first')], fencingEpoch: 1n };
+    await assert.rejects(write(files), stale);
+    repository.close();
+    repository = openLocal(directory.path);
+    await assert.rejects(write(files), stale);
+    await assert.rejects(write({ replacedZoneKeys: [zoneKey], fencingEpoch: 1n }), stale);
+    assert.deepEqual((await readdir(at('d1/b1'))).toSorted(), ['key.second.age', 'vda.qcow2']);
+    assert.equal(await readFile(at(zoneKeyFile('old')), 'utf8'), 'zone key');
+    await write({ backups: [wrapped('d1/b1', 'third')], fencingEpoch: 2n });
+    assert.deepEqual((await readdir(at('d1/b1'))).toSorted(), ['key.third.age', 'vda.qcow2']);
+  });
+
+  it('are not written on by a controller that is replaced meanwhile', async () => {
+    await repository.acceptKeyEpoch(7);
+    await assert.rejects(repository.writeBackupKeyFiles([wrapped('d1/b1')], 6), { reason: 'STALE_EPOCH' });
+    assert.deepEqual((await readdir(at('d1/b1'))).toSorted(), ['key.old.age', 'vda.qcow2']);
   });
 
   it('are found a thousand at a time', async () => {

@@ -74,11 +74,14 @@ export async function findZoneKeyFiles(root: string): Promise<readonly ZoneKeyFi
  * Writes files with backups' keys durably, each in one step, and then removes all others of its folder. Runs in the helper
  * process only.
  *
+ * @param requireEpoch asked before each; what it throws ends it
+ *
  * @returns the folders that are not there
  */
 export async function writeBackupKeyFiles(
   root: string,
   files: readonly BackupKeyFile[],
+  requireEpoch: () => Promise<void>,
 ): Promise<readonly string[]> {
   const missing: string[] = [];
   await pMap(
@@ -91,6 +94,7 @@ export async function writeBackupKeyFiles(
         return undefined;
       });
       if (names === undefined) return;
+      await requireEpoch();
       const wanted = keyFile(keyId);
       await replaceFile(join(folder, wanted), wrappedKey);
       const others = names.filter(

@@ -3,6 +3,7 @@
  *
  *     repository-id                                 a UUID on a line, by which the file system is known again
  *     zone-keys/<key id>.age                        the zone's key under the zone's passphrase
+ *     zone-keys/epoch                               the newest epoch of a controller that writes key files, in digits
  *     <domain UUID>/<UTC time>-<backup id>/         a published backup
  *     <domain UUID>/<UTC time>-<backup id>.partial/ one that is being written, or was never finished
  */
@@ -13,6 +14,7 @@ export const DOMAIN_XML_FILE = 'domain.xml';
 export const NVRAM_FILE = 'nvram.fd';
 export const LIBVIRT_METADATA_FILE = 'libvirt-metadata.xml';
 export const ZONE_KEYS_FOLDER = 'zone-keys';
+export const KEY_EPOCH_FILE = `${ZONE_KEYS_FOLDER}/epoch`;
 
 /** The folder of a backup, relative to its repository. Names of domains can be hostile, so they are not in it. */
 export function backupFolder(domainUuid: string, at: Date, backupId: string): string {
@@ -75,5 +77,7 @@ export function temporaryFile(path: string, id: string): string {
 
 /** Whether a path is one that probeFile or, among the zone keys, temporaryFile makes. */
 export function isTemporaryFile(path: string): boolean {
-  return /^(?:\.holdfast-probe-[0-9a-f-]{36}|zone-keys\/[\w-]{1,128}\.age\.[0-9a-f-]{36}\.tmp)$/.test(path);
+  return /^(?:\.holdfast-probe-[0-9a-f-]{36}|zone-keys\/(?:epoch|[\w-]{1,128}\.age)\.[0-9a-f-]{36}\.tmp)$/.test(
+    path,
+  );
 }

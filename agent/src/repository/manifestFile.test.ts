@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { HoldfastError } from '@holdfast/common/errors.ts';
@@ -76,6 +76,16 @@ describe('a manifest', () => {
     const digest = sha256(await write(PLAIN));
     await write({ ...PLAIN, domainName: 'edited' });
     await assert.rejects(read(undefined, digest), { reason: 'BACKUP_DAMAGED', message: /SHA-256/ });
+  });
+
+  it('is damaged when an older one of the same backup is put back, whose MAC is as good', async () => {
+    await write(SEALED, KEY);
+    const older = [await readFile(at('manifest.json')), await readFile(at('manifest.hmac'))] as const;
+    const digest = sha256(await write({ ...SEALED, domainName: 'newer' }, KEY));
+    await writeFile(at('manifest.json'), older[0]);
+    await writeFile(at('manifest.hmac'), older[1]);
+    assert.deepEqual(await read(KEY), SEALED);
+    await assert.rejects(read(KEY, digest), { reason: 'BACKUP_DAMAGED', message: /SHA-256/ });
   });
 
   it('is damaged when it was edited and only its MAC is known', async () => {

@@ -1,9 +1,10 @@
 import { Secret } from '@holdfast/common/secret.ts';
 import type { JobContext } from './context.ts';
 import { LIMIT_GROUP } from './copy.ts';
-import { mapImage, type DiskMap, type SourceSecrets } from '../qemu/extents.ts';
+import { mapImage, UnreadableImage, type DiskMap, type SourceSecrets } from '../qemu/extents.ts';
 import type { ImageToCheck } from '../qemu/imageCheck.ts';
 import { KEY_SECRET_ID, readOptions } from '../qemu/layout.ts';
+import { QmpError } from '../qemu/qmp.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
 /** An image of a backup, open for reading under the limit. */
@@ -14,7 +15,7 @@ export interface OpenImage extends DiskMap {
 /**
  * Opens an image of a backup in a daemon that has its key and the limit.
  *
- * @throws HoldfastError QEMU_FAILED, QmpError when it cannot be opened
+ * @throws UnreadableImage, HoldfastError QEMU_FAILED when the daemon is gone
  */
 export async function openImage(
   context: Pick<JobContext, 'runtimeDirectory'>,
@@ -34,12 +35,15 @@ export async function openImage(
     signal,
   );
   const node = `source-${target}`;
-  await daemon.qmp.execute('blockdev-add', {
+  const options = {
     driver: 'throttle',
     'throttle-group': LIMIT_GROUP,
     'node-name': node,
     'read-only': true,
     file: { ...readOptions(layout, encrypted, path, KEY_SECRET_ID), 'read-only': true },
+  };
+  await daemon.qmp.execute('blockdev-add', options).catch((error: unknown) => {
+    throw error instanceof QmpError ? new UnreadableImage(error.description) : error;
   });
   return { ...map, node };
 }

@@ -1,5 +1,6 @@
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { BackupRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { digestsAt, requireDigests } from '@holdfast/common/digestLists.ts';
 import type { DigestList } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { chunkCount } from '../digests/chunks.ts';
 import { MAX_LIST_BYTES, parseDigests } from '../digests/digestList.ts';
@@ -8,10 +9,10 @@ import type { Repository } from '../repository/repository.ts';
 import type { StageEnd } from './context.ts';
 import type { DiskDigests } from './digest.ts';
 import { openBackup } from './openBackup.ts';
-import { requireDigests, type ProvableImage } from './prove.ts';
+import type { ProvableImage } from './prove.ts';
 
 /**
- * Finds a published backup with the digests that a level of verification compares.
+ * Finds a published backup with the digests that a level of verification compares, all of it as the storage has it now.
  *
  * @throws HoldfastError BACKUP_NOT_FOUND, BACKUP_DAMAGED, KEY_WRONG, DIGESTS_MISSING
  */
@@ -20,22 +21,22 @@ export async function* openProvable(
   ref: BackupRef,
   level: string,
 ): AsyncGenerator<never, StageEnd<readonly ProvableImage[]>, undefined> {
+  await repository.dropCache(ref.path);
   const { result: backup } = yield* openBackup(repository, ref, { keyless: level === 'stored' });
+  requireDigests(ref.backupId, backup.manifest.disks, level);
   const images: ProvableImage[] = [];
   for (const disk of backup.disks) {
     const { manifest, storedBytes } = disk;
     const virtualSizeBytes = Number(manifest.virtualSizeBytes);
-    const read = (list: DigestList | undefined, bytes: number): Promise<DiskDigests> | undefined =>
-      list && readList(repository, ref.path, list, bytes);
+    const list = digestsAt(level, manifest);
+    const bytes = level === 'stored' ? storedBytes : virtualSizeBytes;
     images.push({
       ...disk,
       virtualSizeBytes,
       file: `${ref.path}/${manifest.file}`,
-      stored: level === 'stored' ? await read(manifest.storedDigests, storedBytes) : undefined,
-      content: level === 'content' ? await read(manifest.contentDigests, virtualSizeBytes) : undefined,
+      digests: list && (await readList(repository, ref.path, list, bytes)),
     });
   }
-  requireDigests(images, level);
   return { result: images };
 }
 

@@ -8,6 +8,7 @@ import { keyOf, layoutOf, type BackupFile, type BackupLayout } from '../layouts/
 import { stateNow, type DomainId } from '../libvirt/domains.ts';
 import { readDomainXml, type DomainDisk, type DomainXml } from '../libvirt/domainXml.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
+import { requireNoLostBackup } from '../libvirt/lostBackup.ts';
 import { volumeIdOf } from '../libvirt/volumeId.ts';
 import { idleIoEffect, type IdleIo } from '../process/idleIo.ts';
 import { together } from '../process/together.ts';
@@ -80,6 +81,7 @@ export async function* prepare(
       'libvirt already runs a backup of the domain. Try again when it has ended.',
     );
   }
+  if (running) await requireNoLostBackup(virsh, domain.uuid, JSON.stringify(domain.name));
   const scratchRoot = dirname(context.scratchDirectory);
   const transport = await chooseTransport(start.options?.transport ?? '', running, scratchRoot);
   const layout: ImageLayout = {

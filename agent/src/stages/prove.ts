@@ -6,10 +6,10 @@ import {
   type VerificationResult,
 } from '@holdfast/proto/holdfast/v1/event.ts';
 import type { Sample } from '../digests/chunks.ts';
-import { rangesOf } from '../digests/digestList.ts';
+import { rangesOf, UNREADABLE } from '../digests/digestList.ts';
 import type { JobEvent } from '../jobs/eventLog.ts';
+import { UnreadableImage } from '../qemu/extents.ts';
 import type { Damage } from '../qemu/imageCheck.ts';
-import { QmpError } from '../qemu/qmp.ts';
 import type { WatchedRepository } from '../repository/liveness.ts';
 import { check } from './check.ts';
 import type { JobContext, StageEnd } from './context.ts';
@@ -18,12 +18,11 @@ import { readFiles } from './readFiles.ts';
 import { readImages, type ReadableImage } from './readImages.ts';
 import type { ChunkDigests } from './readDisks.ts';
 
-/** An image with the digests that it should have. */
+/** An image with the digests that it should have: those that the level compares, none for metadata. */
 export interface ProvableImage extends ReadableImage {
   /** Its path relative to the repository. */
   readonly file: string;
-  readonly stored: DiskDigests | undefined;
-  readonly content: DiskDigests | undefined;
+  readonly digests: DiskDigests | undefined;
 }
 
 export interface ProveOptions {
@@ -34,15 +33,22 @@ export interface ProveOptions {
   readonly damage: Damage;
 }
 
+/** An image, and what is to be found in it. */
+interface Comparison {
+  readonly image: ProvableImage;
+  readonly expected: DiskDigests;
+}
+
 /** As many damaged ranges of a disk are listed. */
 const MAX_RANGES = 1_000;
 /** As many stand in the error, for people. */
 const NAMED_RANGES = 5;
 
 /**
- * Proves images to a level. All of them are looked at before damage ends it.
+ * Proves images to a level. All of them are looked at before damage ends it. What the kernel has of them in memory is to be
+ * dropped before.
  *
- * @throws HoldfastError `damage`, DIGESTS_MISSING; what the repository itself answers when that fails, which proves nothing
+ * @throws HoldfastError `damage`; what the repository itself answers when that fails, which proves nothing
  */
 export async function* prove(
   context: JobContext,
@@ -50,7 +56,6 @@ export async function* prove(
   images: readonly ProvableImage[],
   { level, sample, damage }: ProveOptions,
 ): AsyncGenerator<JobEvent, StageEnd<VerificationResult>, undefined> {
-  requireDigests(images, level);
   let disks: readonly DiskVerification[] = images.map(({ target }) => noVerification(target));
   // Without a key, and so without this check, `stored` proves all bytes of the files, their metadata too.
   if (level !== 'stored') ({ result: disks } = yield* check(context, repository, images, damage));
@@ -59,19 +64,18 @@ export async function* prove(
   if (level !== 'metadata') {
     const kind = level === 'stored' ? 'stored' : 'content';
     samplePercent = sample.percent;
-    for (const { file } of images) await repository.dropCache(file);
+    const wanted = images.map(comparison);
     const stage = Stage.STAGE_CHECK;
     const found =
       kind === 'stored'
-        ? yield* readFiles(context, repository, images.map(fileOf), { stage, sample, limited: true })
-        : yield* readContent(context, repository, images, sample, damage);
-    readBytes = yield* compare(images, kind, found, damage);
-    disks = disks.map((disk, index) => {
-      const image = images[index];
-      const chunks = found.get(disk.target)?.chunks.length ?? 0;
-      const all = image?.[kind]?.digests.length ?? 0;
-      return { ...disk, comparedChunks: BigInt(chunks), totalChunks: BigInt(all) };
-    });
+        ? yield* readFiles(context, repository, wanted.map(fileOf), { stage, sample, limited: true })
+        : yield* readContent(context, repository, wanted, sample, damage);
+    readBytes = yield* compare(wanted, kind, found, damage);
+    disks = wanted.map(({ image: { target }, expected }, index) => ({
+      ...(disks[index] ?? noVerification(target)),
+      comparedChunks: BigInt(found.get(target)?.chunks.length ?? 0),
+      totalChunks: BigInt(expected.digests.length),
+    }));
   }
   const bytes = BigInt(readBytes);
   return {
@@ -80,61 +84,39 @@ export async function* prove(
   };
 }
 
-/** @throws HoldfastError DIGESTS_MISSING */
-export function requireDigests(
-  images: readonly Pick<ProvableImage, 'target' | 'stored' | 'content'>[],
-  level: string,
-): void {
-  if (level === 'metadata') return;
-  const kind = level === 'stored' ? 'stored' : 'content';
-  const without = images.filter((image) => image[kind] === undefined).map(({ target }) => target);
-  if (without.length === 0) return;
-  throw new HoldfastError(
-    'DIGESTS_MISSING',
-    `The backup was taken without ${kind} digests of ${without.join(', ')}, so level ${level} cannot be proved. Verify it ` +
-      `at another level, and set nas.backup.integrity.digests to ${kind} for the next ones.`,
-    { metadata: { disk: without[0] ?? '' } },
-  );
-}
-
-/** Reads the content; an image that QEMU cannot open is damaged, unless the repository has a fault. */
+/** Reads the content. What QEMU cannot open or read is damaged, unless the repository has a fault. */
 async function* readContent(
   context: JobContext,
   repository: WatchedRepository,
-  images: readonly ProvableImage[],
+  wanted: readonly Comparison[],
   sample: Sample,
   damage: Damage,
 ): AsyncGenerator<JobEvent, ReadonlyMap<string, ChunkDigests>, undefined> {
+  const images = wanted.map(({ image, expected }) => ({ ...image, chunkBytes: expected.chunkBytes }));
   try {
-    return yield* readImages(
-      context,
-      repository,
-      images.map((image) => ({ ...image, chunkBytes: image.content?.chunkBytes ?? 0 })),
-      { stage: Stage.STAGE_CHECK, sample },
-    );
+    const found = yield* readImages(context, repository, images, { stage: Stage.STAGE_CHECK, sample });
+    const isWhole = [...found.values()].every(({ digests }) => !digests.includes(UNREADABLE));
+    if (!isWhole) await repository.answers();
+    return found;
   } catch (error) {
-    const isOpening = error instanceof QmpError || /cannot be read/.test(String(error));
-    if (!isOpening || context.control.signal.aborted) throw error;
+    if (!(error instanceof UnreadableImage)) throw error;
     await repository.answers();
-    throw new HoldfastError(damage, `An image of the backup cannot be opened: ${(error as Error).message}`, {
-      cause: error,
-    });
+    throw new HoldfastError(damage, error.message, { metadata: { ...error.metadata }, cause: error });
   }
 }
 
 /** Tells the damage, if there is any, and ends with it. @returns what was read, in bytes */
 function* compare(
-  images: readonly ProvableImage[],
+  wanted: readonly Comparison[],
   kind: 'stored' | 'content',
   found: ReadonlyMap<string, ChunkDigests>,
   damage: Damage,
 ): Generator<JobEvent, number, undefined> {
   let readBytes = 0;
   const damages: DamageFound[] = [];
-  for (const image of images) {
-    const expected = image[kind];
+  for (const { image, expected } of wanted) {
     const read = found.get(image.target);
-    if (expected === undefined || read === undefined) throw new Error(`disk ${image.target} was not read`);
+    if (read === undefined) throw new Error(`disk ${image.target} was not read`);
     const bytes = kind === 'stored' ? image.storedBytes : image.virtualSizeBytes;
     readBytes += Math.min(bytes, read.chunks.length * expected.chunkBytes);
     const bad = read.chunks.filter((chunk, index) => read.digests[index] !== expected.digests[chunk]);
@@ -158,8 +140,14 @@ function* compare(
   );
 }
 
-function fileOf({ target, file, storedBytes, stored }: ProvableImage) {
-  return { target, path: file, bytes: storedBytes, chunkBytes: stored?.chunkBytes ?? 1 };
+function comparison(image: ProvableImage): Comparison {
+  const { target, digests } = image;
+  if (digests === undefined) throw new Error(`disk ${target} has no digests to be compared with`);
+  return { image, expected: digests };
+}
+
+function fileOf({ image: { target, file, storedBytes }, expected: { chunkBytes } }: Comparison) {
+  return { target, path: file, bytes: storedBytes, chunkBytes };
 }
 
 function noVerification(target: string): DiskVerification {

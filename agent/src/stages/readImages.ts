@@ -1,7 +1,7 @@
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkBytesFor, type Sample } from '../digests/chunks.ts';
 import { contentKey } from '../digests/chunkDigest.ts';
+import { UnreadableImage } from '../qemu/extents.ts';
 import { KEY_SECRET_ID, layoutName } from '../qemu/layout.ts';
 import { startStorageDaemon } from '../qemu/storageDaemon.ts';
 import { partialFolder } from '../repository/layout.ts';
@@ -39,7 +39,7 @@ export function imagesOf(
 /**
  * Opens finished images in a daemon of their own, decrypts and decompresses them, and digests what a guest would see.
  *
- * @throws HoldfastError QEMU_FAILED, QmpError when an image cannot be opened
+ * @throws UnreadableImage, HoldfastError QEMU_FAILED
  */
 export async function* readImages(
   context: JobContext,
@@ -62,9 +62,9 @@ export async function* readImages(
     const { node, extents } = opened;
     const bytes = image.virtualSizeBytes;
     if (opened.virtualSizeBytes !== bytes) {
-      throw new HoldfastError(
-        'QEMU_FAILED',
-        `The image cannot be read: disk ${image.target} has ${opened.virtualSizeBytes} bytes in it, not ${bytes}.`,
+      throw new UnreadableImage(
+        `disk ${image.target} has ${opened.virtualSizeBytes} bytes in it, not ${bytes}.`,
+        image.target,
       );
     }
     const chunkBytes = image.chunkBytes ?? chunkBytesFor(bytes);

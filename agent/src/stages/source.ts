@@ -5,6 +5,7 @@ import { rbdWith } from '../ceph/rbd.ts';
 import { parseRbdPath, rbdOptions, type RbdImage } from '../ceph/rbdImage.ts';
 import type { DomainDisk } from '../libvirt/domainXml.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
+import { fileStateOf } from '../process/fileState.ts';
 import type { SourceSecrets } from '../qemu/extents.ts';
 import type { JobContext } from './context.ts';
 
@@ -16,6 +17,8 @@ export interface StoppedSource {
   readonly secrets: SourceSecrets;
   /** Whether it stays as it is when the domain is started. */
   readonly snapshot: boolean;
+  /** Of a file, what changes when anybody writes to it; undefined when that cannot be told. */
+  readonly fileState: string | undefined;
 }
 
 type SourceContext = Pick<JobContext, 'header' | 'virsh' | 'undo' | 'runtimeDirectory'>;
@@ -41,9 +44,9 @@ export async function requireVolume(
  */
 export async function stoppedSource(context: SourceContext, disk: DomainDisk): Promise<StoppedSource> {
   if (disk.format !== 'qcow2' && disk.format !== 'raw') throw unsupported(disk);
-  const { file, secrets, snapshot } = await storageOf(context, disk);
+  const { file, ...storage } = await storageOf(context, disk);
   if (disk.encryption?.format !== 'luks') {
-    return { options: { driver: disk.format, file, 'read-only': true }, secrets, snapshot };
+    return { ...storage, options: { driver: disk.format, file, 'read-only': true } };
   }
   if (disk.encryption.engine !== 'qemu') throw unsupported(disk);
   const volumeSecret = `volume-key-${disk.target}`;
@@ -51,18 +54,11 @@ export async function stoppedSource(context: SourceContext, disk: DomainDisk): P
     disk.format === 'raw'
       ? { driver: 'luks', 'key-secret': volumeSecret, file, 'read-only': true }
       : { driver: 'qcow2', file, 'read-only': true, encrypt: { format: 'luks', 'key-secret': volumeSecret } };
-  return {
-    options,
-    secrets: new Map([...secrets, [volumeSecret, await volumeKey(context.virsh, disk)]]),
-    snapshot,
-  };
+  const secrets = new Map([...storage.secrets, [volumeSecret, await volumeKey(context.virsh, disk)]]);
+  return { ...storage, options, secrets };
 }
 
-interface Storage {
-  readonly file: object;
-  readonly secrets: SourceSecrets;
-  readonly snapshot: boolean;
-}
+type Storage = Omit<StoppedSource, 'options'> & { readonly file: object };
 
 async function storageOf(context: SourceContext, disk: DomainDisk): Promise<Storage> {
   if (disk.rbd !== undefined) return snapshotOf(context, disk, disk.rbd);
@@ -72,6 +68,8 @@ async function storageOf(context: SourceContext, disk: DomainDisk): Promise<Stor
     file: { driver, filename: disk.source, locking: 'off', 'read-only': true },
     secrets: new Map(),
     snapshot: false,
+    // Before anything of it is read.
+    fileState: disk.sourceType === 'file' ? await fileStateOf(disk.source) : undefined,
   };
 }
 
@@ -92,6 +90,7 @@ async function snapshotOf(
     file: { ...options, snapshot, 'read-only': true },
     secrets: new Map(key === undefined ? [] : [[keySecret, key]]),
     snapshot: true,
+    fileState: undefined,
   };
 }
 

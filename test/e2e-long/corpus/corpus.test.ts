@@ -5,7 +5,18 @@
  *     HOLDFAST_SEED=7    other places for the bits that are flipped
  */
 import assert from 'node:assert/strict';
-import { copyFile, cp, open, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  cp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { BackupState } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { fromStatus } from '@holdfast/common/errors.ts';
@@ -143,7 +154,22 @@ describe(`damaged backups (seed ${HOLDFAST_SEED})`, function () {
           await cp(older, folder, { recursive: true });
         },
       },
+      {
+        region: 'an older version of itself, with its id',
+        harm: async () => {
+          await rm(folder, { recursive: true });
+          await cp(older, folder, { recursive: true });
+          const manifest = path.join(folder, 'manifest.json');
+          const text = await readFile(manifest, 'utf8');
+          await writeFile(manifest, text.replaceAll(idOf(older), idOf(folder)));
+        },
+      },
     ];
+  }
+
+  /** Of the backup in a folder, which ends with it. */
+  function idOf(folder: string): string {
+    return folder.slice(-36);
   }
 
   async function flip(name: string, at: number, bit: number): Promise<void> {
