@@ -85,6 +85,8 @@ export const reasons = {
   DOMAIN_BUSY: status.ABORTED,
   /** The stopped domain was started while its images were read. */
   DOMAIN_STARTED: status.ABORTED,
+  /** An image was written to while it was read, although its domain is shut off on the host that read it. */
+  IMAGE_CHANGED: status.ABORTED,
   /** The domain stopped, or its QEMU died, in the middle of the backup. */
   DOMAIN_STOPPED: status.ABORTED,
   /** The process that worked on the job died; what it had made was removed. */

@@ -15,6 +15,7 @@ import { nothingLeft } from '../faults/support/nothingLeft.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import { processesNaming } from '../harness/leftovers.ts';
+import { namesBelow } from '../harness/namesBelow.ts';
 import { startCeph, type Ceph } from '../lab/ceph.ts';
 import { until } from '../lab/deadline.ts';
 import { MiB } from '../lab/spec.ts';
@@ -82,7 +83,7 @@ describe('faults of a real CephFS', function () {
   };
   const requireNothingPartial = (repository: string): Promise<true> =>
     until('What was made is removed', 60_000, async () => {
-      const left = await readdir(path.join(outside, repository), { recursive: true });
+      const left = await namesBelow(path.join(outside, repository));
       return left.some((name) => name.includes('.partial')) ? undefined : true;
     });
   const fuseOf = async (repository: string): Promise<number> => {

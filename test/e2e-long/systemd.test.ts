@@ -2,20 +2,20 @@ import assert from 'node:assert/strict';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { requireNoGaps, withoutProgress, isStart } from '../e2e/support/events.ts';
-import { domainXml, IMAGES, MINUTE } from '../e2e/support/nas.ts';
-import { failed, succeeded } from '../harness/follow.ts';
+import { IMAGES, makeIdleDomains, MINUTE } from '../e2e/support/nas.ts';
+import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import { startHoldfast, type Holdfast } from '../harness/holdfast.ts';
 import { startMicroHost, type MicroHost } from '../harness/microHost.ts';
 import { until } from '../lab/deadline.ts';
 import { startLab } from '../lab/lab.ts';
 import { nodeEnvironment } from '../lab/microVm.ts';
-import { BY_SYSTEMD, installNextVersion, property, systemctl } from './support/units.ts';
+import { BY_SYSTEMD, installFirstVersion, installNextVersion, property, systemctl } from './support/units.ts';
 
 const AGENT = 'holdfast-agent.service';
 const NAS = '/var/lib/nas';
-const DOMAIN = 'one';
-/** At one MiB/s it lasts until the test lifts the limit. */
+/** At one MiB/s a backup lasts until the test lifts the limit. */
 const SIZE_MIB = 400;
+const SLOWLY = { 'nas.backup.bandwidth.limit.mbps': '1' };
 
 describe('an agent that systemd runs', () => {
   const stack = new AsyncDisposableStack();
@@ -26,15 +26,8 @@ describe('an agent that systemd runs', () => {
     const lab = stack.use(await startLab());
     holdfast = stack.use(await startHoldfast(lab, { clientDeadlineMs: 300_000 }));
     const prepare = async (vm: MicroHost['vm']) => {
-      await vm.writeFile(`/run/${DOMAIN}.xml`, domainXml(DOMAIN));
-      await vm.sh(
-        `mkdir -p ${IMAGES} ${NAS}
-        yes | head -c ${SIZE_MIB}M >/var/lib/raw
-        qemu-img convert -f raw -O qcow2 /var/lib/raw ${IMAGES}/${DOMAIN}.qcow2
-        rm /var/lib/raw
-        virsh -q define /run/${DOMAIN}.xml`,
-        5 * MINUTE,
-      );
+      await vm.sh(`mkdir ${NAS}`);
+      await makeIdleDomains(vm, [{ name: 'stopped' }, { name: 'running', start: true }], SIZE_MIB, 'yes');
     };
     host = await startMicroHost(lab, holdfast.client, prepare, BY_SYSTEMD);
     const { repositories } = holdfast.client;
@@ -65,89 +58,110 @@ describe('an agent that systemd runs', () => {
     let left = '';
     await until(
       () => `Nothing is left of a job: ${left}`,
-      MINUTE,
+      3 * MINUTE,
       async () => {
         left = `${await systemctl(host.vm, "list-units --all --no-legend 'holdfast-job-*'")}${await host.vm.sh(
           `find /run/holdfast/agent/jobs /run/holdfast/agent/nbd /var/lib/holdfast/scratch -mindepth 1
-          find ${NAS} -name '*.partial*'`,
+          find ${NAS} -name '*.partial*'
+          grep ' fuse' /proc/mounts | grep holdfast || true
+          virsh domjobinfo running | grep -v None || true`,
         )}`;
         return left.trim() === '' ? true : undefined;
       },
     );
+    assert.equal((await host.vm.sh('virsh domstate running')).trim(), 'running');
+  };
+  const startBackup = (domain: string, settings: Record<string, string> = SLOWLY) =>
+    holdfast.client.startBackup({ zone: host.zone, domain, repository: 'nas', settings });
+  const proveStored = async (followed: Followed, domain: string): Promise<void> => {
+    requireNoGaps(withoutProgress(followed.events));
+    const { path: folder } = await holdfast.client.getBackup(succeeded(followed).backupId);
+    await host.vm.sh(
+      `qemu-img compare -f raw -F qcow2 ${IMAGES}/${domain}.raw ${NAS}/${folder}/vda.qcow2`,
+      3 * MINUTE,
+    );
+  };
+  /** Each in a scope of this job's own. */
+  const requireOwnScope = async (jobId: string, pids: readonly string[]): Promise<void> => {
+    const slice = String.raw`/holdfast\.slice/holdfast-jobs\.slice`;
+    const scope = new RegExp(String.raw`^0::${slice}/holdfast-job-${jobId}-\w+\.scope$`, 'm');
+    for (const pid of pids) assert.match(await cgroup(pid), scope);
+  };
+  /** The one at a new path is obeyed by the runner from the old one. */
+  const liftLimit = (operationId: string): Promise<true> => {
+    const { client } = holdfast;
+    const update = client.operations.updateOperation.bind(client.operations);
+    const change = { $case: 'bandwidthLimitMibps', value: 0n } as const;
+    return until('The agent passes a command on', 2 * MINUTE, () =>
+      client.call(update, { operationId, change }).then(
+        () => true,
+        () => undefined,
+      ),
+    );
+  };
+  const restart = () => systemctl(host.vm, `restart ${AGENT}`);
+  const killAll = () => systemctl(host.vm, `kill --kill-whom=all --signal=KILL ${AGENT}`);
+  const upgrade = async () => {
+    await installNextVersion(host.vm, '/opt/holdfast/next');
+    return restart();
   };
 
-  it('runs jobs outside of its cgroup, and they outlive its restart, its death and its upgrade', async () => {
-    const { vm, zone } = host;
-    const { client } = holdfast;
-    const settings = { 'nas.backup.bandwidth.limit.mbps': '1' };
-    const { id } = await client.startBackup({ zone, domain: DOMAIN, repository: 'nas', settings });
-    const insults: (() => Promise<unknown>)[] = [
-      () => systemctl(vm, `restart ${AGENT}`),
-      () => systemctl(vm, `kill --kill-whom=all --signal=KILL ${AGENT}`),
-      async () => {
-        await installNextVersion(vm, '/opt/holdfast/next');
-        return systemctl(vm, `restart ${AGENT}`);
-      },
-    ];
-    const steer = async (): Promise<void> => {
-      const runner = await pidOf(`runner.ts /var/lib/holdfast/agent/jobs/${id}`);
-      const daemon = await pidOf(`qemu-storage-daemon.*${id}`);
-      for (const pid of [runner, daemon]) {
-        const scope = new RegExp(
-          `^0::/holdfast\\.slice/holdfast-jobs\\.slice/holdfast-job-${id}-\\w+\\.scope$`,
-          'm',
-        );
-        assert.match(await cgroup(pid), scope);
-      }
-      for (const insult of insults) {
-        const before = await mainPid();
-        assert.match(await cgroup(before), /^0::\/system\.slice\/holdfast-agent\.service$/m);
-        await insult();
-        const after = await replaced(before);
-        assert.ok((await cgroup(after)).includes(AGENT));
-        // Neither has been started again.
-        assert.equal(await pidOf(`runner.ts /var/lib/holdfast/agent/jobs/${id}`), runner);
-        assert.equal(await pidOf(`qemu-storage-daemon.*${id}`), daemon);
-      }
-      assert.match(await vm.sh(`tr '\\0' ' ' </proc/${await mainPid()}/cmdline`), /\/opt\/holdfast\/next\//);
-      // The one at the new path is obeyed by the runner from the old one.
-      await until('The agent passes a command on', 2 * MINUTE, () =>
-        client
-          .call(client.operations.updateOperation.bind(client.operations), {
-            operationId: id,
-            change: { $case: 'bandwidthLimitMibps', value: 0n },
-          })
-          .then(
-            () => true,
-            () => undefined,
-          ),
+  // A push does not live long here: on an emulated host its target answers so late that the guest is freed of it.
+  for (const [domain, transport, insults] of [
+    ['stopped', 'direct', [restart, killAll]],
+    ['running', 'pull', [restart, killAll, upgrade]],
+  ] as const) {
+    const all = insults.length === 3 ? 'its restart, its death and its upgrade' : 'its restart and its death';
+    it(`runs jobs outside of its cgroup, and they outlive ${all}: ${domain}, ${transport}`, async () => {
+      const { client } = holdfast;
+      const asked = transport === 'direct' ? {} : { 'nas.backup.transport': transport };
+      const { id } = await startBackup(domain, { ...SLOWLY, ...asked });
+      const processes = async (): Promise<readonly string[]> => [
+        await pidOf(`runner.ts /var/lib/holdfast/agent/jobs/${id}`),
+        await pidOf(`qemu-storage-daemon.*${id}`),
+      ];
+      const insult = async (): Promise<void> => {
+        const working = await processes();
+        await requireOwnScope(id, working);
+        for (const each of insults) {
+          const before = await mainPid();
+          assert.match(await cgroup(before), /^0::\/system\.slice\/holdfast-agent\.service$/m);
+          await each();
+          const after = await replaced(before);
+          assert.ok((await cgroup(after)).includes(AGENT));
+          // Neither has been started again.
+          assert.deepEqual(await processes(), working);
+        }
+        const started = await host.vm.sh(`tr '\\0' ' ' </proc/${await mainPid()}/cmdline`);
+        assert.equal(started.includes('/opt/holdfast/next/'), insults.length === 3, started);
+        await liftLimit(id);
+      };
+      const followed = await client.follow(id, (event) =>
+        isStart(event, Stage.STAGE_BLOCKJOB) ? insult() : undefined,
       );
-    };
-    const followed = await client.follow(id, (event) =>
-      isStart(event, Stage.STAGE_BLOCKJOB) ? steer() : undefined,
-    );
-    const operation = succeeded(followed);
-    requireNoGaps(withoutProgress(followed.events));
-    const { path: folder } = await client.getBackup(operation.backupId);
-    await vm.sh(`qemu-img compare ${IMAGES}/${DOMAIN}.qcow2 ${NAS}/${folder}/vda.qcow2`, 3 * MINUTE);
-    await nothingLeft();
-  });
+      await proveStored(followed, domain);
+      const { manifest } = await client.getBackup(succeeded(followed).backupId);
+      assert.equal(manifest?.transport, transport);
+      await nothingLeft();
+    });
+  }
 
-  it('leaves nothing of a job whose scope is stopped, as a shutdown does', async () => {
-    const { vm, zone } = host;
-    const { client } = holdfast;
-    const settings = { 'nas.backup.bandwidth.limit.mbps': '1' };
-    const { id } = await client.startBackup({ zone, domain: DOMAIN, repository: 'nas', settings });
-    const followed = await client.follow(id, (event) =>
-      isStart(event, Stage.STAGE_BLOCKJOB)
-        ? systemctl(vm, `stop 'holdfast-job-${id}-*.scope'`).then(() => undefined)
-        : undefined,
-    );
-    // Whichever of its processes ended first.
-    assert.match(failed(followed).reason, /^(CANCELLED|QEMU_FAILED)$/);
-    assert.deepEqual(followed.operation.warnings, []);
-    await nothingLeft();
-  });
+  for (const domain of ['stopped', 'running']) {
+    it(`leaves nothing of a job whose scope is stopped, as a shutdown does: ${domain}`, async () => {
+      const { id } = await startBackup(domain);
+      const followed = await holdfast.client.follow(id, (event) =>
+        isStart(event, Stage.STAGE_BLOCKJOB)
+          ? systemctl(host.vm, `stop 'holdfast-job-${id}-*.scope'`).then(() => undefined)
+          : undefined,
+      );
+      // Whichever of its processes ended first.
+      assert.match(failed(followed).reason, /^(CANCELLED|QEMU_FAILED)$/);
+      // An emulated processor may take longer than a job that is stopped has time; the agent does it then.
+      for (const { reason, message } of followed.operation.warnings)
+        assert.ok(reason === 'LEFTOVERS' && message.includes('The agent goes on trying'), message);
+      await nothingLeft();
+    });
+  }
 
   it('is killed and started again when it hangs', async () => {
     const { vm } = host;
@@ -169,8 +183,11 @@ describe('an agent that systemd runs', () => {
 
   it('knows a controller that systemd runs beside it, shut off from all but its state', async () => {
     const { vm } = host;
+    // What runs outside of systemd has the programs of that version compiled.
+    await installFirstVersion(vm);
+    const env = (await nodeEnvironment()).map((each) => `'${each}'`).join(' ');
     await vm.sh(
-      '/opt/holdfast/current/controller/bin/holdfast-controller --create-master-key /etc/holdfast/master.key',
+      `env ${env} /opt/holdfast/current/controller/bin/holdfast-controller --create-master-key /etc/holdfast/master.key`,
       3 * MINUTE,
     );
     await systemctl(vm, 'start holdfast-controller');
@@ -182,7 +199,6 @@ describe('an agent that systemd runs', () => {
       `sed -i 's|^OPTIONS=.*|OPTIONS=|' /etc/holdfast/agent.conf; systemctl restart ${AGENT}`,
       5 * MINUTE,
     );
-    const env = (await nodeEnvironment()).map((each) => `'${each}'`).join(' ');
     const run = (words: string) =>
       vm.sh(`env ${env} /opt/holdfast/current/cli/bin/holdfast ${words}`, 3 * MINUTE);
     await run(`zone create ${host.zone}`);

@@ -88,8 +88,20 @@ describe('holdfast doctor', () => {
     assert.deepEqual(await doctor(), { code: 0, answer: { leftovers: [], problems: [] } });
     const neighbour = await lab.guest({ disks: [{ ...filesDisk, target: 'vda' }] });
     await neighbour.waitReady();
-    await wreck({}, '');
+    const wrecked = await wreck({}, '');
     await guest.freeze();
+    // As from a job of Holdfast that is dead, and as somebody else makes them; the disk that is raw can have none.
+    const checkpoints = [`holdfast-${wrecked}`, 'nightly'];
+    for (const name of checkpoints)
+      await lab.virsh([
+        'checkpoint-create-as',
+        guest.uuid,
+        name,
+        '--diskspec',
+        'vda',
+        '--diskspec',
+        'vdb,checkpoint=no',
+      ]);
     const precious = await strangers();
     // At work meanwhile: its processes, sockets and partial folder are on the same machine and in the same repository.
     const [, other] = agents;
@@ -111,20 +123,24 @@ describe('holdfast doctor', () => {
 
     const listed = await doctor();
     assert.equal(listed.code, 9);
-    assert.deepEqual(kinds(listed.answer.leftovers, LEFTOVER_STATE_REMOVABLE), [
-      ...['FROZEN_GUEST', 'LIBVIRT_JOB', 'LOCK', 'PARTIAL_BACKUP', 'SCRATCH'],
+    const removable = listed.answer.leftovers.filter(({ state }) => state === LEFTOVER_STATE_REMOVABLE);
+    assert.deepEqual(kinds(removable, LEFTOVER_STATE_REMOVABLE), [
+      // Whose job it was is for the controller to say, so that both agents of this libvirt tell of it.
+      ...['CHECKPOINT', 'CHECKPOINT', 'FROZEN_GUEST', 'LIBVIRT_JOB', 'LOCK', 'PARTIAL_BACKUP', 'SCRATCH'],
       ...['SOCKET_DIRECTORY', 'SOCKET_DIRECTORY'],
     ]);
     // Listing changes nothing, but what is at work goes on.
     const again = await doctor();
-    const names = ({ leftovers }: ListLeftoversResponse): string[] =>
-      leftovers.map(({ name }) => name).sort();
-    assert.deepEqual(names(again.answer), names(listed.answer));
+    const names = (leftovers: readonly Leftover[]): string[] =>
+      leftovers.map(({ kind, name }) => `${kind} ${name}`).sort();
+    assert.deepEqual(names(again.answer.leftovers), names(listed.answer.leftovers));
     assert.equal(await guest.command('guest-fsfreeze-status'), 'frozen');
 
     const removed = await doctor('--remove');
     assert.equal(removed.code, 0);
-    assert.equal(kinds(removed.answer.leftovers, LEFTOVER_STATE_REMOVED).length, 7);
+    // The agent that comes second to the checkpoint may find it gone, and does not answer for it then.
+    const gone = removed.answer.leftovers.filter(({ state }) => state === LEFTOVER_STATE_REMOVED);
+    assert.deepEqual([...new Set(names(gone))], [...new Set(names(removable))]);
     const kept = removed.answer.leftovers.filter(({ state }) => state === LEFTOVER_STATE_KEPT);
     for (const { reason } of kept) assert.notEqual(reason, '');
     for (const file of precious) {
@@ -135,6 +151,8 @@ describe('holdfast doctor', () => {
       );
     }
     assert.equal(await guest.command('guest-fsfreeze-status'), 'thawed');
+    assert.equal((await lab.virsh(['checkpoint-list', guest.uuid, '--name'])).trim(), 'nightly');
+    await lab.virsh(['checkpoint-delete', guest.uuid, 'nightly']);
     await pauseLiving(false);
     succeeded(await client.follow(living));
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { connectTo } from '@holdfast/common/client.ts';
 import { fromServiceError, fromStatus } from '@holdfast/common/errors.ts';
@@ -97,9 +97,37 @@ describe('a domain that changes while it is backed up', () => {
     assert.equal(failed(followed).reason, 'DOMAIN_STARTED');
   });
 
+  it('by whoever else writes to its image is IMAGE_CHANGED', async () => {
+    const [disk] = fixture.guest.disks;
+    const image = disk?.path ?? '';
+    const error = failed(await during(() => utimes(image, new Date(), new Date())));
+    assert.equal(error.reason, 'IMAGE_CHANGED');
+    assert.ok(error.message.includes(image), error.message);
+  });
+
   it('by nothing is backed up', async () => {
     const { client } = fixture.holdfast;
     succeeded(await client.takeBackup({ zone: 'z1', domain: fixture.guest.uuid }));
+  });
+});
+
+describe('a domain that is shut off on two hosts', () => {
+  const fixture = useHoldfast({
+    guest: { disks: [restingDisk(24)], agent: false, start: false },
+    holdfast: { agents: [{ zone: 'z1' }, { zone: 'z1' }] },
+  });
+
+  it('is backed up by one of them, as both see the same disk, unless it is written to', async () => {
+    const { client } = fixture.holdfast;
+    const request = { zone: 'z1', domain: fixture.guest.uuid };
+    const { hostReason } = succeeded(await client.takeBackup(request));
+    assert.match(hostReason, /^The domain is shut off and known to .*, .* Of 2 least busy hosts/);
+    const image = fixture.guest.disks[0]?.path ?? '';
+    const followed = await client.takeBackup({ ...request, settings: slowly }, (event) =>
+      isStart(event, Stage.STAGE_CONVERT) ? utimes(image, new Date(), new Date()) : undefined,
+    );
+    assert.equal(failed(followed).reason, 'IMAGE_CHANGED');
+    await nothingLeft(fixture.lab, fixture.holdfast);
   });
 });
 

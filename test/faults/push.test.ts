@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
@@ -8,6 +8,7 @@ import { useHoldfast } from '../harness/fixture.ts';
 import { failed, type Followed } from '../harness/follow.ts';
 import { processesNaming } from '../harness/leftovers.ts';
 import { until } from '../lab/deadline.ts';
+import { mountFaulty } from '../lab/faulty.ts';
 import type { Guest } from '../lab/guest.ts';
 import { MiB } from '../lab/spec.ts';
 import { nothingLeft } from './support/nothingLeft.ts';
@@ -125,6 +126,40 @@ describe('a pushed backup', () => {
     assert.ok(longest(writes) > 2, `a write waited: ${longest(writes)} s`);
     assert.ok(longest(writes) < 5.5, `${longest(writes)} s`);
     await requireUnharmed();
+  });
+
+  it('whose writer cannot even be killed, in a file system that hangs, lets the guest go all the same', async () => {
+    const { holdfast, guest } = fixture;
+    const { client, directory } = holdfast;
+    await using nas = await mountFaulty(path.join(directory, 'faulty'), path.join(directory, 'faulty-files'));
+    await client.call(
+      client.repositories.addRepository.bind(client.repositories),
+      AddRepositoryRequest.fromPartial({
+        ...{ zone: 'z1', name: 'faulty', type: RepositoryType.REPOSITORY_TYPE_LOCAL, path: nas.point },
+      }),
+    );
+    const writes = await whileWriting(guest, async () => {
+      const followed = await during(async (jobId) => {
+        const writer = await daemon(jobId, 'writer');
+        nas.hang();
+        await until('The writer was killed in vain', 20_000, async () =>
+          /^SigPnd:.*[1-9a-f]|^ShdPnd:.*[1-9a-f]/m.test(await readFile(`/proc/${writer}/status`, 'utf8'))
+            ? true
+            : undefined,
+        );
+        const linesNow = async (): Promise<number> =>
+          (await guest.readFile('/run/writes')).split('\n').length;
+        const before = await linesNow();
+        await until('The guest writes on', 20_000, async () =>
+          (await linesNow()) > before + 5 ? true : undefined,
+        );
+        await nas.heal();
+      }, 'faulty');
+      assert.equal(failed(followed).reason, 'REPOSITORY_STALLED');
+    });
+    assert.ok(longest(writes) < 5.5, `${longest(writes)} s`);
+    await requireUnharmed();
+    await nothingLeft(fixture.lab, holdfast, [...mounts, nas.point]);
   });
 
   it('into a repository that is full is REPOSITORY_FULL, and no write of the guest fails', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { appendFile, mkdir, open, readdir, rm, statfs } from 'node:fs/promises';
+import { appendFile, mkdir, open, rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
@@ -12,6 +12,7 @@ import { filesDisk, restingDisk, slowly } from '../e2e/support/guests.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed } from '../harness/follow.ts';
 import { processesNaming } from '../harness/leftovers.ts';
+import { namesBelow } from '../harness/namesBelow.ts';
 import { until } from '../lab/deadline.ts';
 import { MiB } from '../lab/spec.ts';
 import { nothingLeft } from './support/nothingLeft.ts';
@@ -37,7 +38,7 @@ describe('a repository that cannot take a backup', () => {
     fixture.holdfast.client.takeBackup({ zone: 'z1', domain: fixture.guest.uuid, repository, settings });
   /** Everything in it but the folder of the domain, which is empty, and what was there when it was added. */
   const content = async (at: string): Promise<string[]> =>
-    (await readdir(at, { recursive: true })).filter(
+    (await namesBelow(at)).filter(
       (name) => ![fixture.guest.uuid, 'lost+found', 'repository-id'].includes(name),
     );
   const directory = async (name: string): Promise<string> => {

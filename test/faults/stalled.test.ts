@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
   DeleteBackupRequest,
@@ -18,8 +19,10 @@ import { isStart, kindsOf, requireNoGaps } from '../e2e/support/events.ts';
 import { busyGuest, slowly } from '../e2e/support/guests.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { failed, succeeded, type Followed } from '../harness/follow.ts';
+import { namesBelow } from '../harness/namesBelow.ts';
 import { until } from '../lab/deadline.ts';
 import { mountFaulty, type Faulty } from '../lab/faulty.ts';
+import { holdWith, type Hold } from './matrix/bed.ts';
 import { nothingLeft } from './support/nothingLeft.ts';
 
 const STALLED = RepositoryState.REPOSITORY_STATE_STALLED;
@@ -27,7 +30,20 @@ const ANSWERING = RepositoryState.REPOSITORY_STATE_ANSWERING;
 
 describe('a repository that hangs', function () {
   this.timeout(180_000);
-  const fixture = useHoldfast({ guest: busyGuest });
+  let hold: Hold;
+  let directory = '';
+  const fixture = useHoldfast({
+    guest: busyGuest,
+    holdfast: async () => {
+      directory = await mkdtemp(path.join(tmpdir(), 'holdfast-hold-'));
+      const file = path.join(directory, 'hold');
+      hold = holdWith(file);
+      const program = path.join(import.meta.dirname, 'support/hold.ts');
+      const env = { NODE_OPTIONS: `--import=${program}`, HOLDFAST_TEST_HOLD: file };
+      return { agents: [{ zone: 'z1', env }] };
+    },
+  });
+  after(() => rm(directory, { recursive: true }));
   let nas: Faulty;
   before(async () => {
     const { client, directory } = fixture.holdfast;
@@ -51,7 +67,7 @@ describe('a repository that hangs', function () {
   });
 
   const partials = async (): Promise<string[]> =>
-    (await readdir(nas.directory, { recursive: true })).filter((name) => /\.partial|probe/.test(name));
+    (await namesBelow(nas.directory)).filter((name) => /\.partial|probe/.test(name));
   const show = (name: string): Promise<GetRepositoryResponse> => {
     const { client } = fixture.holdfast;
     return client.call(client.repositories.getRepository.bind(client.repositories), { name });
@@ -194,7 +210,7 @@ describe('a repository that hangs', function () {
     );
   });
 
-  it('keeps a deletion waiting, which cannot be cancelled, and is done when it answers', async () => {
+  it('does not keep a deletion that has touched nothing from being cancelled, and the backup is as it was', async () => {
     const { guest, holdfast } = fixture;
     const { client } = holdfast;
     const { backups } = client;
@@ -207,10 +223,49 @@ describe('a repository that hangs', function () {
     await until('It has begun', 10_000, async () =>
       (await client.getOperation(id)).state === OperationState.OPERATION_STATE_RUNNING ? true : undefined,
     );
-    await assert.rejects(cancel(id), { reason: 'OPERATION_STATE', message: /deletion that has begun/ });
-    assert.equal((await client.getOperation(id)).state, OperationState.OPERATION_STATE_RUNNING);
+    const cancelledMs = await cancel(id);
+    cancelledInTime(await client.follow(id), cancelledMs);
     await nas.heal();
-    succeeded(await client.follow(id));
-    assert.ok(!(await readdir(nas.directory, { recursive: true })).some((name) => name.includes(backupId)));
+    succeeded(await client.verifyBackup({ backupId }));
+    succeeded(await client.deleteBackup(backupId));
+    assert.ok(!(await namesBelow(nas.directory)).some((name) => name.includes(backupId)));
+  });
+
+  it('is STALLED for all to see when a deletion that took the backup out of its place waits for it', async () => {
+    const { guest, holdfast } = fixture;
+    const { client } = holdfast;
+    const { backups } = client;
+    const request = { zone: 'z1', domain: guest.name, repository: 'hung' };
+    const { backupId } = succeeded(await client.takeBackup(request));
+    const asked = DeleteBackupRequest.fromPartial({ backupId });
+    const deleted = async (meanwhile: (id: string) => Promise<void>): Promise<Followed> => {
+      await hold.at({ kind: 'helper', call: 'removeFolder' });
+      const { operation } = await client.call(backups.deleteBackup.bind(backups), asked);
+      const id = operation?.id ?? '';
+      await until('The backup is out of its place', 20_000, () => hold.held());
+      assert.equal((await partials()).length > 0, true);
+      nas.hang();
+      await hold.release();
+      await until('The deletion is seen to wait', 30_000, async () =>
+        (await client.getOperation(id)).stalledSince === undefined ? undefined : true,
+      );
+      assert.equal(await stateOf('hung'), STALLED);
+      await meanwhile(id);
+      return client.follow(id);
+    };
+    // It waits for no longer than half a minute.
+    const error = failed(await deleted(() => Promise.resolve()));
+    assert.equal(error.reason, 'REPOSITORY_STALLED', error.message);
+    assert.match(error.message, /delete it again/);
+    await nas.heal();
+    // What is out of its place already stays there until then; this time the NAS comes back in time.
+    const followed = await deleted(() => nas.heal());
+    succeeded(followed);
+    const kinds = kindsOf(followed.events);
+    assert.ok(kinds.includes('repositoryStalled'), kinds.join());
+    await until('It is seen to answer', 20_000, async () =>
+      (await stateOf('hung')) === ANSWERING ? true : undefined,
+    );
+    assert.ok(!(await namesBelow(nas.directory)).some((name) => name.includes(backupId)));
   });
 });

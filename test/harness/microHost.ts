@@ -44,7 +44,7 @@ const ALONE: AgentStart = {
 /**
  * Boots a micro-VM and adds it to a new zone of the controller, which may be starting meanwhile. It ends with the lab.
  *
- * @param prepare what is done in the micro-VM while its agent starts
+ * @param prepare what is done in the micro-VM before its agent starts: an agent that gets no time is taken for one that hangs
  */
 export async function startMicroHost(
   lab: Lab,
@@ -60,8 +60,12 @@ export async function startMicroHost(
     vm.sh(`${agent.log}; tail -n 50 /dev/null /var/lib/holdfast/agent/jobs/*/runner.log || true`);
   // Programs that are read from the machine for the first time take longer than the agent gives them.
   const readPrograms = 'qemu-storage-daemon --version; qemu-img --version; virsh -q version --daemon';
-  const prepared = vm.sh(readPrograms, START_MILLISECONDS).then(() => prepare(vm));
-  await Promise.all([agent.start(vm, zone, options), prepared]).catch(async (error: unknown) => {
+  const start = async (): Promise<void> => {
+    await vm.sh(readPrograms, START_MILLISECONDS);
+    await prepare(vm);
+    await agent.start(vm, zone, options);
+  };
+  await start().catch(async (error: unknown) => {
     throw new Error(`${String(error)} ${await logs()}`, { cause: error });
   });
   const client = await connected;

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { Client, credentials } from '@grpc/grpc-js';
 import { execa } from 'execa';
@@ -90,7 +91,8 @@ function spawnOutside(
     reject: false,
   });
   if (child.pid === undefined) throw new Error(`${name} could not be started.`);
-  return { pid: child.pid, ended: child };
+  // Not when its output ends: its own children may hold that, and one that was stopped does so for ever.
+  return { pid: child.pid, ended: once(child.nodeChildProcess, 'exit') };
 }
 
 /** Waits until a server answers at the address. */

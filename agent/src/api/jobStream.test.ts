@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdtempDisposable } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Server, ServerCredentials, status, type ServiceError } from '@grpc/grpc-js';
 import { fromServiceError } from '@holdfast/common/errors.ts';
 import { connectTo } from '@holdfast/common/client.ts';
@@ -21,12 +22,10 @@ import type { AgentParts } from './service.ts';
 
 describe("a job's stream", () => {
   it('says goodbye and ends with UNAVAILABLE when the agent stops, and the job hears nothing of it', async () => {
-    await using directory = await mkdtempDisposable(join(tmpdir(), 'holdfast-stream-'));
-    const path = join(directory.path, 's.sock');
     const stopping = new AbortController();
     const commands: unknown[] = [];
     /** A job that is as far as its third event and stays there. */
-    const jobs: Pick<Jobs, 'requireKnown' | 'remember' | 'follow' | 'command'> = {
+    const jobs: FollowedJobs = {
       requireKnown: () => Promise.resolve(),
       remember: () => undefined,
       command: (_id, command) => Promise.resolve(void commands.push(command)),
@@ -36,32 +35,11 @@ describe("a job's stream", () => {
         await once(signal, 'abort');
       },
     };
-    const epochs = { accept: () => Promise.resolve(), require: () => Promise.resolve() };
-    const parts = {
-      zone: 'z',
-      jobs,
-      epochs,
-      stopping: stopping.signal,
-      logger: silentLogger,
-    } as unknown as AgentParts;
-    const server = new Server();
-    server.addService(AgentServiceService, {
-      takeBackup: jobStream(parts, 'TakeBackup', () => ''),
-    });
-    await new Promise<void>((resolve, reject) => {
-      server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else reject(error);
-      });
-    });
-    const client = connectTo(AgentServiceClient, { kind: 'unix', path });
+    await using served = await serveJobs(jobs, stopping.signal);
+    const { client } = served;
     const heard: string[] = [];
     const attachedTo = (after: bigint) => {
       const stream = client.takeBackup();
-      const attach = { jobId: randomUUID(), afterSequence: after, fencingEpoch: 1n, credentials: undefined };
-      const request: TakeBackupRequest = {
-        message: { $case: 'control', value: { command: { $case: 'attach', value: attach } } },
-      };
       stream.on('data', ({ event, goodbye }: TakeBackupResponse) => {
         heard.push(
           event === undefined ? `goodbye after ${goodbye?.resumeAfterSequence}` : `event ${event.sequence}`,
@@ -69,20 +47,76 @@ describe("a job's stream", () => {
         if (event?.sequence === 3n) stopping.abort();
       });
       const ended = once(stream, 'error') as Promise<[ServiceError]>;
-      stream.write(request);
+      stream.write(attachTo(after));
       return ended;
     };
-    try {
-      const [error] = await attachedTo(1n);
-      assert.equal(error.code, status.UNAVAILABLE);
-      assert.match(fromServiceError(error).message, /The job goes on/);
-      assert.deepEqual(heard, ['event 2', 'event 3', 'goodbye after 3']);
-      assert.deepEqual(commands, []);
-      // One that comes too late hears the same.
-      assert.equal((await attachedTo(3n))[0].code, status.UNAVAILABLE);
-    } finally {
-      client.close();
-      server.forceShutdown();
-    }
+    const [error] = await attachedTo(1n);
+    assert.equal(error.code, status.UNAVAILABLE);
+    assert.match(fromServiceError(error).message, /The job goes on/);
+    assert.deepEqual(heard, ['event 2', 'event 3', 'goodbye after 3']);
+    assert.deepEqual(commands, []);
+    // One that comes too late hears the same.
+    assert.equal((await attachedTo(3n))[0].code, status.UNAVAILABLE);
+  });
+
+  it('ends with the job, at once when its peer has said all before', async () => {
+    const jobs: FollowedJobs = {
+      requireKnown: () => Promise.resolve(),
+      remember: () => undefined,
+      command: () => Promise.resolve(),
+      follow: async function* (_id, after, signal) {
+        // When the end of what the peer says has come.
+        await sleep(200, undefined, { signal });
+        for (let sequence = after + 1n; sequence <= 3n; sequence++)
+          yield OperationEvent.fromPartial({ sequence });
+      },
+    };
+    await using served = await serveJobs(jobs, new AbortController().signal);
+    const stream = served.client.takeBackup();
+    const begun = performance.now();
+    stream.write(attachTo(2n));
+    stream.end();
+    const seen = await Array.fromAsync(stream as AsyncIterable<TakeBackupResponse>);
+    assert.deepEqual(
+      seen.map(({ event }) => event?.sequence),
+      [3n],
+    );
+    assert.ok(performance.now() - begun < 4_000, `${performance.now() - begun} ms`);
   });
 });
+
+type FollowedJobs = Pick<Jobs, 'requireKnown' | 'remember' | 'follow' | 'command'>;
+
+function attachTo(afterSequence: bigint): TakeBackupRequest {
+  const value = { jobId: randomUUID(), afterSequence, fencingEpoch: 1n, credentials: undefined };
+  return { message: { $case: 'control', value: { command: { $case: 'attach', value } } } };
+}
+
+/** Serves the streams of jobs, and a client for them. */
+async function serveJobs(
+  jobs: FollowedJobs,
+  stopping: AbortSignal,
+): Promise<AsyncDisposable & { readonly client: AgentServiceClient }> {
+  await using stack = new AsyncDisposableStack();
+  const directory = stack.use(await mkdtempDisposable(join(tmpdir(), 'holdfast-stream-')));
+  const path = join(directory.path, 's.sock');
+  const epochs = { accept: () => Promise.resolve(), require: () => Promise.resolve() };
+  const parts = { zone: 'z', jobs, epochs, stopping, logger: silentLogger } as unknown as AgentParts;
+  const server = new Server();
+  server.addService(AgentServiceService, { takeBackup: jobStream(parts, 'TakeBackup', () => '') });
+  await new Promise<void>((resolve, reject) => {
+    server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+  stack.defer(() => {
+    server.forceShutdown();
+  });
+  const client = connectTo(AgentServiceClient, { kind: 'unix', path });
+  stack.defer(() => {
+    client.close();
+  });
+  const kept = stack.move();
+  return { client, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}

@@ -156,9 +156,11 @@ async function sendEvents<Start>(
     onSent(event.sequence);
     if (!isAhead) await once(call, 'drain', { signal });
   }
-  // The last event's acknowledgement is still on its way; the peer half-closes once it has sent it.
-  await once(call, 'end', {
-    signal: AbortSignal.any([signal, AbortSignal.timeout(HALF_CLOSE_DEADLINE_MS)]),
-  }).catch(() => undefined);
+  // The last event's acknowledgement may be on its way; the peer half-closes once it has sent it.
+  if (!call.readableEnded) {
+    await once(call, 'end', {
+      signal: AbortSignal.any([signal, AbortSignal.timeout(HALF_CLOSE_DEADLINE_MS)]),
+    }).catch(() => undefined);
+  }
   if (!signal.aborted) call.end();
 }

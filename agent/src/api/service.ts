@@ -1,28 +1,27 @@
 import pMap from 'p-map';
 import type { Logger } from '@holdfast/common/logger.ts';
 import { serverStream, unary } from '@holdfast/common/call.ts';
-import { HoldfastError } from '@holdfast/common/errors.ts';
 import { version } from '@holdfast/common/version.ts';
 import type {
   AgentServiceServer,
   GetHostRequest,
   RepositoryRef,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
-import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
 import { leftoverStateToJSON } from '@holdfast/proto/holdfast/v1/leftover.ts';
+import { deletionsIn } from '../jobs/deletions.ts';
 import type { Epochs } from '../jobs/epochs.ts';
 import type { Jobs } from '../jobs/jobs.ts';
 import { writeStart } from '../jobs/start.ts';
 import type { Leftovers } from '../leftovers/answer.ts';
-import { findDomain, listDomains, domainState, VIRSH_AT_ONCE, type DomainId } from '../libvirt/domains.ts';
-import { readDomainXml } from '../libvirt/domainXml.ts';
+import { findDomain, listDomains, VIRSH_AT_ONCE, type DomainId } from '../libvirt/domains.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { hostFeatures } from '../qemu/features.ts';
 import { toolVersions } from '../qemu/versions.ts';
 import { findKeyFiles, writeKeyFiles } from '../repository/keyFileCalls.ts';
-import { deleteBackup, deleteCloudStackBackup } from '../repository/deleteBackup.ts';
+import { deleteCloudStackBackup } from '../repository/deleteBackup.ts';
 import type { Repositories } from '../repository/repositories.ts';
 import { scanRepository } from '../repository/scan.ts';
+import { describeDomain } from './describeDomain.ts';
 import { jobStream } from './jobStream.ts';
 import {
   requireField,
@@ -52,6 +51,7 @@ export interface AgentParts {
 /** holdfast.agent.v1.AgentService. */
 export function agentService(parts: AgentParts): AgentServiceServer {
   const { zone, jobs, virsh, repositories, leftovers, logger } = parts;
+  const deletions = deletionsIn(repositories);
   const given = (ref: RepositoryRef | undefined): RepositoryRef =>
     validRepository(requireField(ref, 'repository'));
   return {
@@ -66,12 +66,16 @@ export function agentService(parts: AgentParts): AgentServiceServer {
     }),
     deleteBackup: unary(logger, async (request) => {
       requireZone(zone, request.zone);
-      const { cloudstack, path, backupId } = validDelete(request);
-      return repositories.use(given(request.repository), (repository) =>
-        cloudstack === undefined
-          ? deleteBackup(repository, path, backupId)
-          : deleteCloudStackBackup(repository, cloudstack.folder),
-      );
+      const valid = validDelete(request);
+      const { cloudstack } = valid;
+      const ref = given(request.repository);
+      return cloudstack === undefined
+        ? deletions.run(ref, valid)
+        : repositories.use(ref, (repository) => deleteCloudStackBackup(repository, cloudstack.folder));
+    }),
+    cancelDeletion: unary(logger, async ({ zone: wanted, backupId }) => {
+      requireZone(zone, wanted);
+      return Promise.resolve({ begun: deletions.cancel(backupId) });
     }),
     getHost: unary(logger, async (request) => {
       const domains = await askedFor(virsh, request);
@@ -80,7 +84,7 @@ export function agentService(parts: AgentParts): AgentServiceServer {
         zone,
         toolVersions: { holdfast: version, ...(await toolVersions(virsh)) },
         features: await hostFeatures(),
-        domains: await pMap(domains, (domain) => describeDomain(virsh, domain), {
+        domains: await pMap(domains, (domain) => describeDomain(virsh, domain, request.domain !== ''), {
           concurrency: VIRSH_AT_ONCE,
         }),
       };
@@ -138,15 +142,4 @@ export function agentService(parts: AgentParts): AgentServiceServer {
 async function askedFor(virsh: Virsh, request: GetHostRequest): Promise<readonly DomainId[]> {
   if (request.domain !== '') return [await findDomain(virsh, request.domain)];
   return request.withoutDomains ? [] : listDomains(virsh);
-}
-
-async function describeDomain(virsh: Virsh, domain: DomainId): Promise<Domain> {
-  const xml = readDomainXml(await virsh.command(['dumpxml', domain.uuid]));
-  if (xml.uuid !== domain.uuid)
-    throw new HoldfastError('LIBVIRT_FAILED', `libvirt mixed up domain ${domain.uuid}.`);
-  return {
-    ...domain,
-    state: await domainState(virsh, domain.uuid),
-    disks: xml.disks.map(({ target, source, format, device }) => ({ target, source, format, device })),
-  };
 }

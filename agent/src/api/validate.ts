@@ -105,6 +105,7 @@ function validLayout({ cloudstack, key, passphrase, volumes }: TakeBackupStart):
 
 /** Checks all of a deletion that can be checked without touching anything. */
 export function validDelete(request: DeleteBackupRequest): DeleteBackupRequest {
+  if (request.timeoutMinutes < 0) throw refuse('timeout_minutes must not be negative.');
   if (request.cloudstack === undefined) return request;
   requireFolder(request.cloudstack.folder, 'cloudstack.folder');
   if (request.backupId !== '' || request.path !== '')
@@ -124,6 +125,8 @@ function requireFolder(folder: string, name: string): void {
 
 /** Checks all of key files that can be checked without touching anything. */
 export function validKeyFiles(request: WriteKeyFilesRequest): WriteKeyFilesRequest {
+  if (request.fencingEpoch < 0n || request.fencingEpoch >= 10n ** 15n)
+    throw refuse('fencing_epoch must not be negative, nor beyond fifteen digits.');
   for (const { keyId } of [...request.zoneKeys, ...request.replacedZoneKeys]) requireKeyId(keyId);
   for (const { content } of request.replacedZoneKeys)
     if (content.length === 0) throw refuse('replaced_zone_keys.content is missing.');
@@ -148,6 +151,8 @@ function requireLimits(limits: JobLimits | undefined): void {
 
 export function validVerify(start: VerifyBackupStart): VerifyBackupStart {
   requireLimits(start.limits);
+  requireBandwidth(start.bandwidthLimitMibps);
+  requireShare(start.bandwidthShareBytesPerSecond);
   return { ...start, backup: requireBackup(start.backup) };
 }
 
@@ -155,6 +160,7 @@ export function validRestore(start: RestoreBackupStart): RestoreBackupStart {
   const backup = requireBackup(start.backup);
   requireLimits(start.limits);
   requireBandwidth(start.bandwidthLimitMibps);
+  requireShare(start.bandwidthShareBytesPerSecond);
   if (start.rbd !== undefined) requireRbdTarget(start.rbd);
   const noFiles = start.rbd !== undefined && start.disks.length > 0 && start.directory === '';
   if (!noFiles && (!isAbsolute(start.directory) || start.directory.includes('\0'))) {

@@ -6,7 +6,7 @@ import { domainNamed, domainState } from '../libvirt/domains.ts';
 import { WHOLE } from '../digests/chunks.ts';
 import { partialFolder } from '../repository/layout.ts';
 import { stage, warning, type JobContext, type StageEnd, type StageRun } from '../stages/context.ts';
-import { digest, digestsWanted, NO_DIGESTS, type BackupDigests } from '../stages/digest.ts';
+import { digest, digestsWanted, NO_DIGESTS, type BackupDigests, type DiskDigests } from '../stages/digest.ts';
 import { finishImages } from '../stages/finish.ts';
 import { prepare, type Prepared } from '../stages/prepare.ts';
 import { prove, type ProvableImage } from '../stages/prove.ts';
@@ -74,7 +74,8 @@ async function* attempt(context: JobContext, start: TakeBackupStart): StageRun<B
   const { integrityCheck, integrityLevel } = start.options ?? UNCHECKED;
   const level = integrityLevel === '' ? 'metadata' : integrityLevel;
   if (integrityCheck) {
-    const images = provable(prepared, storedBytes, digests);
+    const images = provable(prepared, storedBytes, level === 'stored' ? digests.stored : digests.content);
+    await prepared.repository.dropCache(partialFolder(prepared.folder));
     if (level === 'source' && transport.snapshot === undefined) yield notAgainstSource();
     yield* stage(
       context,
@@ -105,13 +106,12 @@ async function* finish(
 function provable(
   prepared: Prepared,
   storedBytes: ReadonlyMap<string, number>,
-  digests: BackupDigests,
+  digests: ReadonlyMap<string, DiskDigests> | undefined,
 ): readonly ProvableImage[] {
   return imagesOf(prepared, storedBytes).map((image, index) => ({
     ...image,
     file: `${partialFolder(prepared.folder)}/${prepared.disks[index]?.file ?? ''}`,
-    stored: digests.stored?.get(image.target),
-    content: digests.content?.get(image.target),
+    digests: digests?.get(image.target),
   }));
 }
 

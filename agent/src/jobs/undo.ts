@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { rbdWith } from '../ceph/rbd.ts';
 import { rbdPath, type RbdImage } from '../ceph/rbdImage.ts';
 import { thaw } from '../libvirt/freeze.ts';
+import { requireNoLostBackup } from '../libvirt/lostBackup.ts';
 import { endPullBackup } from '../libvirt/pullBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { endPushBackup, type PushUndo } from '../transport/endPushBackup.ts';
@@ -28,7 +29,13 @@ export type UndoAction =
   /** Unmounts what is mounted at a place, unless another process uses it. */
   | { readonly kind: 'unmount'; readonly directory: string }
   | { readonly kind: 'stop-storage-daemon'; readonly directory: string }
-  | { readonly kind: 'end-pull-backup'; readonly domainUuid: string; readonly socket: string }
+  | {
+      readonly kind: 'end-pull-backup';
+      readonly domainUuid: string;
+      readonly socket: string;
+      /** Where QEMU keeps what the guest overwrites; not in journals of earlier versions. */
+      readonly scratchDirectory?: string;
+    }
   /** Ends a push backup whatever hangs, and the two daemons and the mounts that it writes through. */
   | { readonly kind: 'end-push-backup'; readonly push: PushUndo }
   | { readonly kind: 'thaw'; readonly domainUuid: string }
@@ -228,10 +235,12 @@ async function performFully(action: UndoAction, { virsh, openRepository, tell }:
       await stopStorageDaemon(action.directory);
       return;
     case 'end-pull-backup':
-      await endPullBackup(virsh, action.domainUuid, action.socket);
+      await endPullBackup(virsh, action.domainUuid, action.socket, action.scratchDirectory);
+      await requireNoLostBackup(virsh, action.domainUuid);
       return;
     case 'end-push-backup':
       await endPushBackup(virsh, action.push);
+      await requireNoLostBackup(virsh, action.push.domainUuid);
       return;
     case 'thaw':
       await thaw(virsh, action.domainUuid);

@@ -82,7 +82,7 @@ async function backupJobLeft({ virsh, roots, jobs }: LookParts, uuid: string): P
           exporter: join(runtime, 'exporter'),
           writer: runtime,
         })
-      : endPullBackup(virsh, uuid, socket);
+      : endPullBackup(virsh, uuid, socket, join(roots.scratch, jobId));
   return [ofDeadJob(LEFTOVER_KIND_LIBVIRT_JOB, name, jobId, remove)];
 }
 

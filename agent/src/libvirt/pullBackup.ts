@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beginBackup, runningBackup } from './backupJob.ts';
+import { endInQemu, isReleased } from './lostBackup.ts';
 import { child, element, parseXml, printXml } from './xml.ts';
 import type { Virsh } from './virsh.ts';
 
@@ -28,14 +29,30 @@ export async function beginPullBackup(virsh: Virsh, backup: PullBackup, signal: 
 }
 
 /**
- * Ends the pull backup that offers its disks on `socket`, if it still runs. Another one is not touched.
+ * Ends the pull backup that offers its disks on `socket`, if it still runs, also when libvirt does not know of it. Another one
+ * is not touched.
  *
  * A write of the guest that found no scratch space has stopped the guest (QEMU's werror=enospc). With the backup ended,
  * nothing of it is kept any more: QEMU writes it once again as the guest is resumed.
+ *
+ * @param scratchDirectory undefined when it is not known, as in journals of earlier versions
  */
-export async function endPullBackup(virsh: Virsh, uuid: string, socket: string): Promise<void> {
-  if ((await runningBackup(virsh, uuid))?.includes(socket) === true)
-    await virsh.command(['domjobabort', uuid]);
+export async function endPullBackup(
+  virsh: Virsh,
+  uuid: string,
+  socket: string,
+  scratchDirectory: string | undefined,
+): Promise<void> {
+  const isOurs = (path: string): boolean =>
+    scratchDirectory !== undefined && path.startsWith(`${scratchDirectory}/`);
+  for (const isLast of [false, true]) {
+    const isKnown = (await runningBackup(virsh, uuid))?.includes(socket) === true;
+    if (isKnown) await virsh.command(['domjobabort', uuid]);
+    // One that libvirt was asked for in the last moment may have begun meanwhile.
+    if (await isReleased(virsh, uuid, isOurs)) break;
+    // What libvirt knows it ends itself, as soon as QEMU can: that may wait for its storage.
+    if (isLast && !isKnown) await endInQemu(virsh, uuid, isOurs);
+  }
   const { stdout } = await virsh.attempt(['domstate', uuid, '--reason']);
   if (stdout.trim() === 'paused (I/O error)') await virsh.command(['resume', uuid]);
 }

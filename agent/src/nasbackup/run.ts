@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { parseAddress } from '@holdfast/common/address.ts';
 import { callUnary, connectTo } from '@holdfast/common/client.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { AgentServiceClient } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import { AgentServiceClient, DeleteBackupRequest } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { readArguments, UsageError, type BackupRequest, type NasStorage } from './arguments.ts';
 import { runJob } from './job.ts';
 import { readPassphrase } from './passphrase.ts';
@@ -112,7 +112,7 @@ async function remove(
   const repository = repositoryOf(storage);
   await callUnary(
     client.deleteBackup.bind(client),
-    { zone, repository, backupId: '', path: '', cloudstack: { folder } },
+    DeleteBackupRequest.fromPartial({ zone, repository, cloudstack: { folder } }),
     { correlationId, deadlineMs: UNARY_DEADLINE_MS },
   );
   print(`removed directory '${folder}'`);

@@ -23,8 +23,11 @@ export async function allProcesses(): Promise<readonly ProcessArguments[]> {
  * The ids of the processes that have exactly this argument. A path that belongs to one job finds the job's processes
  * without a pid file, which could be missing or stale.
  */
-export async function processesWithArgument(argument: string): Promise<readonly number[]> {
-  return (await allProcesses()).filter(({ argv }) => argv.includes(argument)).map(({ pid }) => pid);
+export async function processesWithArgument(...wanted: readonly string[]): Promise<readonly number[]> {
+  const processes = await allProcesses();
+  return processes
+    .filter(({ argv }) => argv.some((argument) => wanted.includes(argument)))
+    .map(({ pid }) => pid);
 }
 
 /** Sends a signal to a process; one that has ended meanwhile needs none. */

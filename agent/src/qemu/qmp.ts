@@ -34,6 +34,7 @@ interface Pending {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
   timer: NodeJS.Timeout;
+  readonly nudging: NodeJS.Timeout;
 }
 
 interface QmpMessage {
@@ -49,28 +50,39 @@ const CONNECT_DEADLINE_MS = 30_000;
 const GREETING_DEADLINE_MS = 5_000;
 /** A command that opens a file waits for as long as a client of NFS does, which asks again after a minute (nfs(5), timeo). */
 const COMMAND_DEADLINE_MS = 120_000;
+const NUDGE_EVERY_MS = 5_000;
+
+export interface QmpOptions {
+  /** Whether a QEMU that does not answer in time is to be waited for all the same. */
+  readonly isExcused?: () => boolean;
+  /** Is told of a command that was not answered in time; the command fails when it is done. */
+  readonly onLate?: (command: string) => Promise<void>;
+  /** Is called again and again while a command has no answer, every so many milliseconds. */
+  readonly nudge?: () => void;
+  readonly nudgeEveryMs?: number;
+  /** How long a connection may go without an answer before another one is made. */
+  readonly greetingMs?: number;
+}
 
 /**
  * Connects to a monitor that listens on a unix socket, or is about to. A connection that QEMU takes while it is still
  * starting may never be answered (seen with 7.2 on an emulated host); the next one is.
  *
  * @param signal when it aborts, all commands fail with its reason
- * @param isExcused whether a QEMU that does not answer in time is to be waited for all the same
- * @param greetingMs how long a connection may go without an answer before another one is made
  * @throws HoldfastError QEMU_FAILED when none was answered in thirty seconds.
  */
 export async function connectQmp(
   path: string,
-  logger: Logger,
+  logger: Pick<Logger, 'debug'>,
   signal: AbortSignal,
-  isExcused: () => boolean = () => false,
-  greetingMs = GREETING_DEADLINE_MS,
+  options: QmpOptions = {},
 ): Promise<Qmp> {
+  const { greetingMs = GREETING_DEADLINE_MS } = options;
   const deadline = Date.now() + CONNECT_DEADLINE_MS;
   for (;;) {
     signal.throwIfAborted();
     const socket = await tryConnect(path);
-    const qmp = socket && talk(socket, logger, signal, isExcused);
+    const qmp = socket && talk(socket, logger, signal, options);
     try {
       await qmp?.execute('qmp_capabilities', {}, greetingMs);
       if (qmp !== undefined) return qmp;
@@ -95,15 +107,26 @@ function tryConnect(path: string): Promise<Socket | undefined> {
   });
 }
 
-function talk(socket: Socket, logger: Logger, signal: AbortSignal, isExcused: () => boolean): Qmp {
+function talk(
+  socket: Socket,
+  logger: Pick<Logger, 'debug'>,
+  signal: AbortSignal,
+  {
+    isExcused = () => false,
+    onLate = () => Promise.resolve(),
+    nudge = () => undefined,
+    nudgeEveryMs = NUDGE_EVERY_MS,
+  }: QmpOptions,
+): Qmp {
   const pending = new Map<number, Pending>();
   const listeners = new Map<string, (data: unknown) => void>();
   let lastId = 0;
   let gone = false;
 
   const failAll = (errorOf: (command: string) => Error): void => {
-    for (const { command, reject, timer } of pending.values()) {
+    for (const { command, reject, timer, nudging } of pending.values()) {
       clearTimeout(timer);
+      clearInterval(nudging);
       reject(errorOf(command));
     }
     pending.clear();
@@ -128,6 +151,7 @@ function talk(socket: Socket, logger: Logger, signal: AbortSignal, isExcused: ()
     if (message.id === undefined || waiting === undefined) return;
     pending.delete(message.id);
     clearTimeout(waiting.timer);
+    clearInterval(waiting.nudging);
     if (message.error === undefined) waiting.resolve(message.return);
     else waiting.reject(new QmpError(waiting.command, message.error.desc));
   });
@@ -152,11 +176,19 @@ function talk(socket: Socket, logger: Logger, signal: AbortSignal, isExcused: ()
             waiting.timer = setTimeout(late, deadlineMs);
             return;
           }
-          pending.delete(id);
-          reject(new HoldfastError('QEMU_FAILED', `QEMU did not answer ${command} within ${deadlineMs} ms.`));
+          // A machine that stood still has the answer already, which is read before this comes.
+          setImmediate(() => {
+            if (!pending.delete(id)) return;
+            clearInterval(nudging);
+            const sentence = `QEMU did not answer ${command} within ${deadlineMs} ms.`;
+            void onLate(command).finally(() => {
+              reject(new HoldfastError('QEMU_FAILED', sentence));
+            });
+          });
         };
         const timer = setTimeout(late, deadlineMs);
-        pending.set(id, { command, resolve, reject, timer });
+        const nudging = setInterval(nudge, nudgeEveryMs);
+        pending.set(id, { command, resolve, reject, timer, nudging });
         socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       }),
     on: (event, listener) => {

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MIB } from '@holdfast/common/bytes.ts';
-import { silentLogger } from '@holdfast/common/logger.ts';
+import { silentLogger, type Logger } from '@holdfast/common/logger.ts';
 import { Secret } from '@holdfast/common/secret.ts';
 import { processesWithArgument } from '../process/identity.ts';
+import { threadsOf, type ThreadState } from '../process/threads.ts';
 import { never, rawSource, realDaemon } from '../testing/daemon.ts';
 import { temporaryDirectory } from '../testing/directory.ts';
-import { startStorageDaemon, stopStorageDaemon } from './storageDaemon.ts';
+import { nudgeStorageDaemon, startStorageDaemon, stopStorageDaemon } from './storageDaemon.ts';
 import { connectQmp, QmpError } from './qmp.ts';
 
 async function daemonsIn(directory: string): Promise<readonly number[]> {
@@ -62,6 +63,58 @@ describe('qemu-storage-daemon', () => {
     process.kill(pid, 'SIGKILL');
     for (const command of waiting) await assert.rejects(command, { reason: 'QEMU_FAILED' });
     await assert.rejects(real.daemon.jobs(), { reason: 'QEMU_FAILED' });
+  });
+
+  it('tells where its threads are when it does not answer in time', async () => {
+    await using directory = await temporaryDirectory();
+    const warned: unknown[] = [];
+    const logger: Logger = { ...silentLogger, warn: (_message, meta) => warned.push(meta) };
+    const daemon = await startStorageDaemon(directory.path, logger, never);
+    const pid = await pidIn(directory.path);
+    process.kill(pid, 'SIGSTOP');
+    await assert.rejects(daemon.qmp.execute('query-jobs', {}, 50), { reason: 'QEMU_FAILED' });
+    process.kill(pid, 'SIGKILL');
+    const [{ command, threads } = {}] = warned as { command: string; threads: readonly ThreadState[] }[];
+    assert.equal(command, 'query-jobs');
+    assert.deepEqual(
+      threads?.filter(({ id }) => id === pid).map(({ name, state }) => [name, state]),
+      [['qemu-storage-da', 'T']],
+    );
+    await stopStorageDaemon(directory.path);
+    daemon.qmp.close();
+  });
+
+  it('is woken by a nudge, in its main loop and its monitors, and goes on', async () => {
+    await using directory = await temporaryDirectory();
+    await using real = await realDaemon(directory.path);
+    const pid = await pidIn(directory.path);
+    const wakings = async (): Promise<readonly number[]> => {
+      const threads = await threadsOf(pid);
+      const counts = threads.map(async ({ id }) => {
+        const status = await readFile(`/proc/${pid}/task/${id}/status`, 'utf8');
+        return Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1]);
+      });
+      return await Promise.all(counts);
+    };
+    const before = await wakings();
+    await nudgeStorageDaemon(directory.path);
+    const isAwake = async (): Promise<boolean> => {
+      const now = await wakings();
+      // The main loop is the first thread, that of the monitors the last.
+      return [0, before.length - 1].every((index) => (now[index] ?? 0) > (before[index] ?? Infinity));
+    };
+    while (!(await isAwake()));
+    for (let count = 0; count < 20; count++) await nudgeStorageDaemon(directory.path);
+    assert.deepEqual(await real.daemon.jobs(), []);
+  });
+
+  it('has answered in time when its answer only waits to be read', async () => {
+    await using directory = await temporaryDirectory();
+    await using real = await realDaemon(directory.path);
+    const answer = real.daemon.qmp.execute('query-jobs', {}, 50);
+    // Longer than the daemon may take, so that the deadline is over when the answer is read.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+    assert.deepEqual(await answer, []);
   });
 
   it('keeps answers and commands together however many are sent at once', async () => {

@@ -7,12 +7,14 @@ import type { Repository } from './repository.ts';
  * Removes a backup. It is gone from sight first, by one rename, so that a deletion that is interrupted leaves no half
  * backup behind. One that is gone already is no error.
  *
+ * @param begin told right before the first change whether the backup is still in its place; what it throws ends all
  * @throws HoldfastError INVALID_REQUEST, BACKUP_DAMAGED when the folder says that it is another backup.
  */
 export async function deleteBackup(
   repository: Repository,
   folder: string,
   backupId: string,
+  begin: (isInPlace: boolean) => void = () => undefined,
 ): Promise<{ readonly freedBytes: bigint }> {
   // Exactly as this program names it, so that nothing else can be removed.
   if (parseBackupFolder(folder)?.backupId !== backupId) {
@@ -23,10 +25,10 @@ export async function deleteBackup(
   }
   await repository.recognize();
   const doomed = partialFolder(folder);
-  if (await repository.hasFolder(folder)) {
-    await requireSame(repository, folder, backupId);
-    await repository.renameFolder(folder, doomed);
-  }
+  const isInPlace = await repository.hasFolder(folder);
+  if (isInPlace) await requireSame(repository, folder, backupId);
+  begin(isInPlace);
+  if (isInPlace) await repository.renameFolder(folder, doomed);
   const { freedBytes } = await repository.removeFolder(doomed);
   return { freedBytes: BigInt(freedBytes) };
 }

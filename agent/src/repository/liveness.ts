@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
+import { orAbort } from '../process/orAbort.ts';
 import type { Operations, Space } from './operations.ts';
 import { STALLED_AFTER_MS, type Repository } from './repository.ts';
 
@@ -157,6 +158,7 @@ export function watchRepository(repository: Repository, options: WatchOptions): 
     writeFile: wrap('writeFile'),
     readFile: wrap('readFile'),
     findKeyFiles: wrap('findKeyFiles'),
+    acceptKeyEpoch: wrap('acceptKeyEpoch'),
     writeBackupKeyFiles: wrap('writeBackupKeyFiles'),
     removeZoneKeyFile: wrap('removeZoneKeyFile'),
     fileBytes: wrap('fileBytes'),
@@ -171,19 +173,4 @@ export function watchRepository(repository: Repository, options: WatchOptions): 
     unfinished: wrap('unfinished'),
     removeTemporary: wrap('removeTemporary'),
   };
-}
-
-/** Waits for something, or until the signal aborts, and leaves no listener behind: a job waits very often. */
-function orAbort<Result>(work: Promise<Result>, signal: AbortSignal): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => {
-      reject(signal.reason as Error);
-    };
-    const settle = (): void => {
-      signal.removeEventListener('abort', abort);
-    };
-    signal.addEventListener('abort', abort);
-    if (signal.aborted) abort();
-    work.finally(settle).then(resolve, reject);
-  });
 }

@@ -14,6 +14,7 @@ import {
 import { dirname, join, normalize, sep } from 'node:path';
 import { run } from '../process/run.ts';
 import { requireRepositoryId, takeRepositoryId } from './identity.ts';
+import { acceptKeyEpoch, requireKeyEpoch } from './keyEpoch.ts';
 import {
   findBackupKeyFiles,
   findZoneKeyFiles,
@@ -63,15 +64,20 @@ export interface Operations {
   readFile(path: string, maxBytes: number): Promise<Uint8Array | undefined>;
   /** The files of backups that any of the zone keys opens, `limit` at most, and with `zoneKeys` those of the zones' keys. */
   findKeyFiles(keyIds: readonly string[], limit: number, zoneKeys: boolean): Promise<FoundKeyFiles>;
-  /** Writes files with backups' keys in the place of all others of their folders. Returns the folders that are not there. */
-  writeBackupKeyFiles(files: readonly BackupKeyFile[]): Promise<readonly string[]>;
+  /** Takes note of the epoch of a controller that writes key files; returns the newest one, which may be another. */
+  acceptKeyEpoch(epoch: number): Promise<number>;
+  /**
+   * Writes files with backups' keys in the place of all others of their folders, for as long as no newer epoch is known.
+   * Returns the folders that are not there.
+   */
+  writeBackupKeyFiles(files: readonly BackupKeyFile[], epoch: number): Promise<readonly string[]>;
   /** Removes the file of a zone's key; none there is none. */
   removeZoneKeyFile(keyId: string): Promise<void>;
   /** A file's length in bytes; undefined when there is none. */
   fileBytes(path: string): Promise<number | undefined>;
   /** SHA-256 of a part of a file, in hexadecimal, which is read from memory where it is there. */
   digestPart(path: string, offset: number, bytes: number): Promise<string>;
-  /** Drops what the kernel keeps of a file in memory, so that what is read next comes from the storage. */
+  /** Drops what the kernel keeps in memory of the files in a folder, so that what is read next comes from the storage. */
   dropCache(path: string): Promise<void>;
   /** The names of the folders in a folder; undefined when it is not there. */
   foldersIn(path: string): Promise<readonly string[] | undefined>;
@@ -131,6 +137,11 @@ export function operationsOn(root: string, repositoryId: string): Operations {
     return { sizeBytes: bsize * blocks, freeBytes: bsize * bavail, usedBytes: bsize * (blocks - bfree) };
   };
 
+  const filesIn = async (path: string): Promise<readonly string[] | undefined> =>
+    (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
+      ?.filter((entry) => entry.isFile())
+      .map(({ name }) => name);
+
   return {
     probe,
     recognize: async () => {
@@ -175,9 +186,10 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       ...(await findBackupKeyFiles(root, keyIds, limit)),
       zoneKeys: zoneKeys ? await findZoneKeyFiles(root) : [],
     }),
-    writeBackupKeyFiles: async (files) => {
+    acceptKeyEpoch: (epoch) => acceptKeyEpoch(root, epoch),
+    writeBackupKeyFiles: async (files, epoch) => {
       for (const { path } of files) at(path);
-      return writeBackupKeyFiles(root, files);
+      return writeBackupKeyFiles(root, files, () => requireKeyEpoch(root, epoch));
     },
     removeZoneKeyFile: (keyId) => removeZoneKeyFile(root, keyId),
     fileBytes: async (path) => (await stat(at(path)).catch(ifMissing))?.size,
@@ -203,20 +215,18 @@ export function operationsOn(root: string, repositoryId: string): Operations {
       }
     },
     dropCache: async (path) => {
-      // dd(1): "oflag=nocache / iflag=nocache with count=0: request to drop cache for the whole file" (posix_fadvise).
-      const result = await run('dd', [`if=${at(path)}`, 'iflag=nocache', 'count=0', 'status=none'], {
-        deadlineMs: DROP_DEADLINE_MS,
-      });
-      if (result.exitCode !== 0) throw new Error(`dd: ${result.stderr.trim()}`);
+      for (const name of (await filesIn(path)) ?? []) {
+        // dd(1): "oflag=nocache / iflag=nocache with count=0: request to drop cache for the whole file" (posix_fadvise).
+        const args = [`if=${join(at(path), name)}`, 'iflag=nocache', 'count=0', 'status=none'];
+        const result = await run('dd', args, { deadlineMs: DROP_DEADLINE_MS });
+        if (result.exitCode !== 0) throw new Error(`dd: ${result.stderr.trim()}`);
+      }
     },
     foldersIn: async (path) =>
       (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
         ?.filter((entry) => entry.isDirectory())
         .map(({ name }) => name),
-    filesIn: async (path) =>
-      (await readdir(at(path), { withFileTypes: true }).catch(ifMissing))
-        ?.filter((entry) => entry.isFile())
-        .map(({ name }) => name),
+    filesIn,
     hasFolder: async (path) => (await stat(at(path)).catch(ifMissing))?.isDirectory() ?? false,
     syncFolder: (path) => syncFolder(at(path)),
     renameFolder: async (from, to) => {

@@ -1,7 +1,7 @@
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { RepositoryRef } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { lazyText, unmountUnused } from '../mount/unmount.ts';
-import { openRepository, type Repository } from './repository.ts';
+import { openRepository, type Deadlines, type Repository } from './repository.ts';
 
 /** The repositories that the agent itself talks to, one helper process for each. */
 export interface Repositories {
@@ -14,6 +14,12 @@ export interface Repositories {
   ): AsyncGenerator<Item, void, undefined>;
   /** As `use`, on a mount of its own, which proves the address and the credentials. */
   useAfresh<Result>(ref: RepositoryRef, work: (repository: Repository) => Promise<Result>): Promise<Result>;
+  /** As `use`, with a helper process and deadlines of its own, which end with it. */
+  useAlone<Result>(
+    ref: RepositoryRef,
+    deadlines: Deadlines,
+    work: (repository: Repository) => Promise<Result>,
+  ): Promise<Result>;
   close(): Promise<void>;
 }
 
@@ -85,6 +91,15 @@ export function openRepositories(mountsDirectory: string, logger: Logger, idleMs
         return await work(repository);
       } finally {
         await close(repository);
+      }
+    },
+    useAlone: async (ref, deadlines, work) => {
+      const repository = openRepository(ref, { mountsDirectory, deadlines });
+      try {
+        return await work(repository);
+      } finally {
+        // Unmounting a NAS that hangs takes a while.
+        void close(repository);
       }
     },
     close: async () => {

@@ -57,6 +57,20 @@ describe('a repository', () => {
     assert.deepEqual(await readdir(directory.path), ['f']);
   });
 
+  it('has nothing of a folder in memory any more when that was dropped', async () => {
+    const repository = open();
+    const path = at('folder');
+    await mkdir(path);
+    await writeFile(join(path, 'image'), Buffer.alloc(1_048_576, 'x'), { flush: true });
+    const residentBytes = async (): Promise<number> =>
+      Number(await output('fincore', ['--bytes', '--noheadings', '--output', 'RES', join(path, 'image')]));
+    await readFile(join(path, 'image'));
+    assert.equal(await residentBytes(), 1_048_576);
+    await repository.dropCache('folder');
+    assert.equal(await residentBytes(), 0);
+    await repository.dropCache('none');
+  });
+
   it('does not take over a file that is there', async () => {
     const repository = open();
     await writeFile(at('image'), 'of another');
@@ -184,7 +198,8 @@ describe('a repository', () => {
     const well = open(at('well'), 'well');
     for (let count = 0; count < 20; count++) await well.hasFolder('x');
     await stalled;
-    assert.deepEqual(await processesWithArgument(at('hung')), []);
+    // It was killed, which takes effect when the machine has time.
+    while ((await processesWithArgument(at('hung'))).length > 0);
     while ((await hung.hasFolder('x').catch(() => undefined)) === undefined);
   });
 
@@ -279,8 +294,9 @@ const turn = (): Promise<unknown> => new Promise(setImmediate);
 
 /** The one helper process of a repository. */
 async function helperOf(path: string): Promise<number> {
-  const [pid, ...others] = await processesWithArgument(path);
-  // Signals to pid 0 would go to this process and all of its group.
-  assert.ok(pid !== undefined && others.length === 0, `${others.length} helpers more than one`);
-  return pid;
+  for (;;) {
+    const [pid, ...others] = await processesWithArgument(path);
+    // One that was killed may still be on its way out. Signals to pid 0 would go to this process and all of its group.
+    if (pid !== undefined && others.length === 0) return pid;
+  }
 }

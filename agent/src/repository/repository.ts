@@ -232,6 +232,7 @@ export function openRepository(
     writeFile: call('writeFile'),
     readFile: call('readFile'),
     findKeyFiles: call('findKeyFiles'),
+    acceptKeyEpoch: call('acceptKeyEpoch'),
     writeBackupKeyFiles: call('writeBackupKeyFiles'),
     removeZoneKeyFile: call('removeZoneKeyFile'),
     fileBytes: call('fileBytes'),

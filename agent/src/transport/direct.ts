@@ -4,6 +4,7 @@ import { watchForStart } from '../libvirt/lifecycle.ts';
 import type { JobContext } from '../stages/context.ts';
 import { copy, type CopyDisk } from '../stages/copy.ts';
 import { domainStarted } from '../stages/domainStarted.ts';
+import { requireUnchanged } from '../stages/imageChanged.ts';
 import { openSources } from '../stages/openSources.ts';
 import type { Prepared } from '../stages/prepare.ts';
 import { watchSourceImages } from './sourceImages.ts';
@@ -33,6 +34,7 @@ export function directTransport(
     if (mayStart) return;
     requireStopped();
     if ((await stateNow(virsh, prepared.domain)) !== 'shut off') throw domainStarted(prepared.domain);
+    await requireUnchanged(prepared.disks);
   };
   return {
     name: 'direct',

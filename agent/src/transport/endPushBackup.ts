@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { runningBackup } from '../libvirt/backupJob.ts';
+import { endInQemu, isReleased } from '../libvirt/lostBackup.ts';
 import type { Virsh } from '../libvirt/virsh.ts';
 import { forceUnmount } from '../process/mounts.ts';
 import { killStorageDaemon, stopStorageDaemon } from '../qemu/storageDaemon.ts';
@@ -19,7 +20,7 @@ export interface PushUndo {
 const ABORT_DEADLINE_MS = 3_000;
 
 /**
- * Ends a push backup, if it still runs, and everything that it writes through. In this order no write of the guest fails:
+ * Ends a push backup, if it still runs, also when libvirt does not know of it, and everything that it writes through. In this order no write of the guest fails:
  * the exporter answers them all as long as the job runs, also when the writer behind it is dead. What was written until
  * then is of no use, so the writer is not waited for.
  */
@@ -45,15 +46,24 @@ export async function endPushBackup(virsh: Virsh, push: PushUndo): Promise<void>
 }
 
 async function isRunning(virsh: Virsh, push: PushUndo): Promise<boolean> {
-  const paths = await runningBackup(virsh, push.domainUuid);
-  return paths?.some((path) => push.exports.includes(path)) === true;
+  return (await isKnown(virsh, push)) || !(await isReleased(virsh, push.domainUuid, isExportOf(push)));
+}
+
+async function isKnown(virsh: Virsh, push: PushUndo): Promise<boolean> {
+  return (await runningBackup(virsh, push.domainUuid))?.some(isExportOf(push)) === true;
+}
+
+function isExportOf(push: PushUndo): (path: string) => boolean {
+  return (path) => push.exports.includes(path);
 }
 
 async function abort(virsh: Virsh, push: PushUndo): Promise<boolean> {
   const deadline = Date.now() + ABORT_DEADLINE_MS;
-  await virsh
-    .attempt(['domjobabort', push.domainUuid], { deadlineMs: ABORT_DEADLINE_MS })
-    .catch(() => undefined);
+  await (
+    (await isKnown(virsh, push))
+      ? virsh.attempt(['domjobabort', push.domainUuid], { deadlineMs: ABORT_DEADLINE_MS })
+      : endInQemu(virsh, push.domainUuid, isExportOf(push))
+  ).catch(() => undefined);
   for (;;) {
     if (!(await isRunning(virsh, push))) return true;
     if (Date.now() > deadline) return false;

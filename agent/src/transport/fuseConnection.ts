@@ -4,8 +4,8 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 
 /** The kernel's end of a FUSE mount. Neither call asks the daemon that serves it. */
 export interface FuseConnection {
-  /** Whether the daemon owes an answer at the moment. */
-  isWaiting(): Promise<boolean>;
+  /** How many answers the daemon owes at the moment. */
+  waiting(): Promise<number>;
   /** Lets everything that waits for the daemon fail, at once and for ever. */
   abort(): Promise<void>;
 }
@@ -29,11 +29,8 @@ export async function fuseConnection(device: string): Promise<FuseConnection> {
     );
   });
   return {
-    isWaiting: async () => {
-      // Gone with its mount.
-      const waiting = await readFile(join(directory, 'waiting'), 'utf8').catch(() => '0');
-      return waiting.trim() !== '0';
-    },
+    // Gone with its mount.
+    waiting: async () => Number(await readFile(join(directory, 'waiting'), 'utf8').catch(() => '0')),
     abort: async () => {
       await writeFile(join(directory, 'abort'), '1').catch(() => undefined);
     },

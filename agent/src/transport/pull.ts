@@ -30,7 +30,10 @@ export async function pullTransport(
   const socket = await exportSocket(context, prepared);
   const scratchRoot = dirname(context.scratchDirectory);
   await requireScratchSpace(scratchRoot);
-  const undoing = await context.undo.promise({ kind: 'end-pull-backup', domainUuid: uuid, socket });
+  const undoing = await context.undo.promise({
+    kind: 'end-pull-backup',
+    ...{ domainUuid: uuid, socket, scratchDirectory: context.scratchDirectory },
+  });
   let guard: ScratchGuard | undefined;
   let sources: readonly CopyDisk[] = [];
   return {

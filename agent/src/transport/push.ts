@@ -227,9 +227,13 @@ async function hasEnded({ context, prepared }: Push): Promise<boolean> {
   if ((await runningBackup(virsh, uuid)) !== undefined) return false;
   const { result, message } = await pushOutcome(virsh, uuid);
   if (result === 'Completed') return true;
+  const what = `libvirt's backup job of domain ${JSON.stringify(name)}`;
+  // A libvirtd that comes back after the job has ended forgets it (libvirt 9.0.0).
   throw new HoldfastError(
     'QEMU_FAILED',
-    `libvirt's backup job of domain ${JSON.stringify(name)} ended as ${result || 'unknown'}. ${message}`.trim(),
+    ['', 'None'].includes(result)
+      ? `${what} ended while libvirtd was away, so that nobody knows whether it had copied everything. Take the backup again.`
+      : `${what} ended as ${result}. ${message}`.trim(),
   );
 }
 

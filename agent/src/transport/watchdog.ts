@@ -20,7 +20,9 @@ export interface WatchedTargets {
 
 const LOOK_MS = 250;
 /** A write of the guest may wait for five seconds at most, and what is done then takes its part of them. */
-const STALL_MS = 3_000;
+const STALL_MS = 2_500;
+/** Then it is asked again and again for so long: on a busy host the watchdog itself may have had no time to look. */
+const CONFIRM_MS = 500;
 const LAST_LOOK_MS = 20;
 /** How long an exporter that has lost its writer may take to answer, on a host that is busy. Afterwards writes fail. */
 const LAST_RESORT_MS = 1_900;
@@ -32,33 +34,54 @@ const LAST_RESORT_MS = 1_900;
  */
 export function watchTargets({ connections, killWriter, nowMs }: WatchedTargets): Watchdog {
   const aliveMs = new Map([...connections.keys()].map((target) => [target, nowMs()]));
+  const lastOwed = new Map<string, number>();
   let stalled: string | undefined;
   let stopped = false;
 
+  /** Who owes less than before has answered: on a busy host a target that answers much may never be seen idle. */
   const look = async (): Promise<void> => {
-    for (const [target, connection] of connections)
-      if (!(await connection.isWaiting())) aliveMs.set(target, nowMs());
+    for (const [target, connection] of connections) {
+      const owed = await connection.waiting();
+      if (owed === 0 || owed < (lastOwed.get(target) ?? 0)) aliveMs.set(target, nowMs());
+      lastOwed.set(target, owed);
+    }
   };
   const silentFor = (milliseconds: number): string | undefined =>
     [...aliveMs].find(([, lastMs]) => nowMs() - lastMs > milliseconds)?.[0];
 
+  /** Whether every exporter answers. Asked again at once, one that answers much may never be seen idle. */
+  const answersWithin = async (milliseconds: number): Promise<boolean> => {
+    const untilMs = nowMs() + milliseconds;
+    const silent = new Map([...connections].map(([target, connection]) => [target, { connection, owed: 0 }]));
+    while (silent.size > 0 && nowMs() < untilMs) {
+      for (const [target, { connection, owed }] of silent) {
+        const owes = await connection.waiting();
+        if (owes === 0 || owes < owed) silent.delete(target);
+        else silent.set(target, { connection, owed: owes });
+      }
+      await sleep(LAST_LOOK_MS, undefined, { ref: false });
+    }
+    return silent.size === 0;
+  };
+
   const watch = async (): Promise<void> => {
     while (!stopped) {
       await look();
-      stalled = silentFor(STALL_MS);
-      if (stalled !== undefined) break;
+      const silent = silentFor(STALL_MS);
+      if (silent !== undefined) {
+        if (!(await answersWithin(CONFIRM_MS))) {
+          stalled = silent;
+          break;
+        }
+        for (const target of connections.keys()) aliveMs.set(target, nowMs());
+      }
       await sleep(LOOK_MS, undefined, { ref: false });
     }
-    if (stalled === undefined) return;
+    // What it wrote is needed once the push has ended.
+    if (stalled === undefined || stopped) return;
     await killWriter();
-    const killedMs = nowMs();
-    while (nowMs() - killedMs < LAST_RESORT_MS) {
-      // Often: between two of its many answers a connection is idle for a moment only.
-      await sleep(LAST_LOOK_MS, undefined, { ref: false });
-      await look();
-      if (silentFor(nowMs() - killedMs) === undefined) return;
-    }
-    for (const connection of connections.values()) await connection.abort();
+    if (!(await answersWithin(LAST_RESORT_MS)))
+      for (const connection of connections.values()) await connection.abort();
   };
   void watch();
   return {

@@ -18,7 +18,7 @@ export const BY_SYSTEMD: AgentStart = {
     for (const unit of ['agent', 'controller']) {
       await vm.sh(`mkdir -p /etc/systemd/system/holdfast-${unit}.service.d`);
       // An emulated processor takes its time to start Node.
-      const dropIn = `[Service]\nTimeoutStartSec=300\n${environment}\n`;
+      const dropIn = `[Service]\nTimeoutStartSec=300\nWatchdogSec=90\n${environment}\n`;
       await vm.writeFile(`/etc/systemd/system/holdfast-${unit}.service.d/emulated.conf`, dropIn);
     }
     await systemctl(vm, 'daemon-reload');
@@ -54,6 +54,13 @@ export async function installNextVersion(vm: MicroVm, directory: string): Promis
     ln -sfn ${directory} /opt/holdfast/current`,
     START_MILLISECONDS,
   );
+  await systemctl(vm, 'daemon-reload');
+}
+
+/** Makes the version that was there before `installNextVersion` the one which is started next. */
+export async function installFirstVersion(vm: MicroVm): Promise<void> {
+  await vm.sh(`ln -sfn ${ROOT} /opt/holdfast/current; cd /etc/systemd/system
+    cp holdfast-controller.service.d/emulated.conf holdfast-agent.service.d/emulated.conf`);
   await systemctl(vm, 'daemon-reload');
 }
 

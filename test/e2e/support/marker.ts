@@ -1,15 +1,15 @@
-import { open, readdir } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { namesBelow } from '../../harness/namesBelow.ts';
 
 const STEP = 4 * 1024 * 1024;
 
 /** The files below a directory that hold one of the texts in their raw bytes. */
 export async function filesWith(directory: string, ...texts: readonly string[]): Promise<string[]> {
   const found: string[] = [];
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => []);
-  for (const entry of entries.filter((each) => each.isFile())) {
-    const file = path.join(entry.parentPath, entry.name);
+  for (const name of await namesBelow(directory)) {
+    const file = path.join(directory, name);
     if (await holds(file, texts)) found.push(file);
   }
   return found;
@@ -46,6 +46,7 @@ async function holds(file: string, texts: readonly string[]): Promise<boolean> {
   const handle = await open(file).catch(() => undefined);
   if (handle === undefined) return false;
   try {
+    if (!(await handle.stat()).isFile()) return false;
     const needles = texts.map((text) => Buffer.from(text));
     const overlap = Math.max(...needles.map((needle) => needle.length)) - 1;
     const buffer = Buffer.alloc(STEP + overlap);

@@ -13,6 +13,7 @@ import {
 import { succeeded, type Followed } from '../../harness/follow.ts';
 import { startHoldfast, type Holdfast } from '../../harness/holdfast.ts';
 import { startMicroHost, type MicroHost } from '../../harness/microHost.ts';
+import { namesBelow } from '../../harness/namesBelow.ts';
 import { until } from '../../lab/deadline.ts';
 import { startGanesha } from '../../lab/ganesha.ts';
 import { startLab, type Lab } from '../../lab/lab.ts';
@@ -25,25 +26,42 @@ import { isStart } from './events.ts';
 export const IMAGES = '/var/lib/libvirt/images';
 export const MINUTE = 60_000;
 
-/** A domain's disk has noise, and its BIOS is nothing but `hlt`: all that a backup needs, and no work for the host. */
-const preparation = (domains: readonly NasDomain[], mib: number): string => `mkdir -p ${IMAGES}; cd ${IMAGES}
-  head -c 64K /dev/zero | tr '\\0' '\\364' >halt.rom
-  for name in ${domains.map(({ name }) => name).join(' ')}; do
-    head -c ${mib}M /dev/urandom >$name.raw
-    virsh -q define /run/$name.xml
-  done
-  for name in ${domains.flatMap(({ name, start }) => (start === true ? [name] : [])).join(' ')}; do
-    virsh -q start $name
-  done`;
-
 /** A domain of the emulated host, whose disk never changes. */
-export interface NasDomain {
+export interface IdleDomain {
   readonly name: string;
   readonly start?: boolean;
 }
 
+/**
+ * Makes domains in an emulated host. Their BIOS is nothing but `hlt`: all that a backup needs, and no work for the host.
+ *
+ * @param content a command whose output their disks begin with, such as `cat /dev/urandom`
+ */
+export async function makeIdleDomains(
+  vm: MicroVm,
+  domains: readonly IdleDomain[],
+  sizeMiB: number,
+  content: string,
+): Promise<void> {
+  const files = domains.map(({ name }) => `cat >/run/${name}.xml <<'XML'\n${domainXml(name)}XML\n`);
+  const started = domains.flatMap(({ name, start }) => (start === true ? [name] : []));
+  await vm.sh(
+    `${files.join('')}
+    mkdir -p ${IMAGES}; cd ${IMAGES}
+    head -c 64K /dev/zero | tr '\\0' '\\364' >halt.rom
+    for name in ${domains.map(({ name }) => name).join(' ')}; do
+      ${content} | head -c ${sizeMiB}M >$name.raw
+      virsh -q define /run/$name.xml
+    done
+    for name in ${started.join(' ')}; do
+      virsh -q start $name
+    done`,
+    5 * MINUTE,
+  );
+}
+
 export interface NasOptions {
-  readonly domains: readonly NasDomain[];
+  readonly domains: readonly IdleDomain[];
   /** Of each domain's disk. */
   readonly sizeMiB: number;
   /** Of the NFS server, see startGanesha. */
@@ -95,14 +113,14 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
   let samba: Samba;
   let host: MicroHost;
   before(async function () {
-    this.timeout(8 * MINUTE);
+    this.timeout(12 * MINUTE);
     lab = stack.use(await startLab());
     const starting = startHoldfast(lab, { clientDeadlineMs: 150_000 }).then((started) => {
       holdfast = stack.use(started);
       return holdfast.client;
     });
     [host, ganesha, samba] = await Promise.all([
-      startMicroHost(lab, starting, prepare),
+      startMicroHost(lab, starting, (vm) => makeIdleDomains(vm, domains, sizeMiB, 'cat /dev/urandom')),
       startGanesha(leaseSeconds).then((started) => stack.use(started)),
       startSamba().then((started) => stack.use(started)),
       starting,
@@ -123,10 +141,6 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
     console.error(await host.vm.sh('dmesg | tail -n 40'));
   });
 
-  async function prepare(vm: MicroVm): Promise<void> {
-    const files = domains.map(({ name }) => `cat >/run/${name}.xml <<'XML'\n${domainXml(name)}XML\n`);
-    await vm.sh(`${files.join('')}${preparation(domains, sizeMiB)}`, 5 * MINUTE);
-  }
   async function add(name: string, more: Partial<AddRepositoryRequest>): Promise<Repository | undefined> {
     const { repositories } = holdfast.client;
     const request = AddRepositoryRequest.fromPartial({ zone: host.zone, name, ...more });
@@ -179,7 +193,7 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
       throw new Error(`${String(error)} ${found}`);
     });
     for (const nas of [ganesha, samba]) {
-      const files = await readdir(path.join(nas.files, 'backups'), { recursive: true });
+      const files = await namesBelow(path.join(nas.files, 'backups'));
       assert.deepEqual(
         files.filter((name) => /\.partial|\.tmp$|probe/.test(name)),
         [],
@@ -261,7 +275,7 @@ export function useNas({ domains, sizeMiB, leaseSeconds }: NasOptions): NasFixtu
 }
 
 /** Of a domain with one disk that needs no system on it. */
-export function domainXml(name: string): string {
+function domainXml(name: string): string {
   return `<domain type='qemu'>
   <name>${name}</name>
   <uuid>${randomUUID()}</uuid>

@@ -106,16 +106,20 @@ export async function startBed(): Promise<Bed> {
   };
 }
 
-function holdWith(file: string): Hold {
-  const held = async (): Promise<number | undefined> => {
+/** With HOLDFAST_TEST_HOLD, see support/hold.ts. */
+export function holdWith(file: string): Hold {
+  const named = async (): Promise<number | undefined> => {
     const text = await readFile(`${file}.held`, 'utf8').catch(() => '');
     return text === '' ? undefined : Number(text);
   };
   return {
     at: (moment) => writeFile(file, JSON.stringify(moment)),
-    held,
+    held: async () => {
+      const pid = await named();
+      return pid !== undefined && (await isStopped(pid)) ? pid : undefined;
+    },
     release: async () => {
-      const pid = await held();
+      const pid = await named();
       for (const each of [file, `${file}.held`]) await rm(each, { force: true });
       if (pid === undefined) return;
       try {
@@ -125,4 +129,9 @@ function holdWith(file: string): Hold {
       }
     },
   };
+}
+
+/** It names itself a moment before it stops: what let it go in between would leave it stopped for ever. */
+async function isStopped(pid: number): Promise<boolean> {
+  return /^State:\tT/m.test(await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''));
 }

@@ -98,14 +98,18 @@ async function killVictim(bed: Bed, what: Victim, jobId: string): Promise<Inject
   }
 }
 
-/** Of the job's runner; of the agent for what that does itself. */
-async function helperOf({ holdfast, nas }: Bed, jobId: string): Promise<number> {
+/** Of the job's runner; of the agent for what that does itself, with a helper for each deletion and one for all else. */
+async function helperOf({ holdfast, nas, hold }: Bed, jobId: string): Promise<number> {
   const runner = (await processesNaming(jobId)).find(({ argv }) => isProgram(argv, '/jobs/runner.ts'));
   const children = await childrenOf(runner?.pid ?? holdfast.agent.pid());
   const helpers = (await processesNaming(nas.point)).filter(
     ({ pid, argv }) => children.includes(pid) && isProgram(argv, '/repository/helper.ts'),
   );
-  return theOnly(helpers, 'helper');
+  const held = await hold.held();
+  return theOnly(
+    helpers.filter(({ pid }) => helpers.length === 1 || pid === held),
+    'helper',
+  );
 }
 
 /** The one process that names something in its arguments, but not `without`. */

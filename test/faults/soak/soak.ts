@@ -18,6 +18,8 @@ interface Row {
   readonly seconds: number;
   /** Longest that a write of the guest waited; undefined when the guest itself was killed. */
   readonly stallMs: number | undefined;
+  /** Whether the guest had to be started anew, as libvirt had lost its backup job (docs/reliability.md). */
+  readonly guestRestarted: boolean;
   readonly problems: readonly string[];
 }
 
@@ -46,7 +48,7 @@ async function soak(seed: number, minutes: number): Promise<readonly Row[]> {
   for (const backup of backups) await attempt(`Backup ${backup.id}`, () => requireRestores(bed, backup));
   await attempt('The end', () => requireOrder(bed));
   const last = { step: rows.length + 1, what: `restore all ${backups.length} backups`, outcome: 'done' };
-  rows.push({ ...last, seconds: 0, stallMs: undefined, problems });
+  rows.push({ ...last, seconds: 0, stallMs: undefined, guestRestarted: false, problems });
   return rows;
 }
 
@@ -75,6 +77,11 @@ async function take(bed: Bed, decided: Decision): Promise<Row> {
   await attempt('What the operation came to', async () => {
     if (outcome !== undefined) await requireResult(bed, decision, outcome, backup);
   });
+  let guestRestarted = false;
+  if (decision.interference.kind === 'kill' && decision.interference.victim === 'libvirtd')
+    await attempt("libvirt's jobs", async () => {
+      guestRestarted = await restartWhenJobIsLost(bed);
+    });
   await attempt('Order', () => requireOrder(bed));
   const ended = outcome === undefined ? 'not ended' : `${outcome.state} ${outcome.reason}`.trim();
   const missed = outcome?.interfered === false && decision.interference.kind !== 'none' ? ', not met' : '';
@@ -83,8 +90,24 @@ async function take(bed: Bed, decided: Decision): Promise<Row> {
     what: inWords(decision),
     outcome: `${ended}${missed}`,
     seconds: Math.round(outcome?.seconds ?? 0),
-    ...{ stallMs, problems },
+    ...{ stallMs, guestRestarted, problems },
   };
+}
+
+/** A libvirtd that is killed as it begins a backup may not know the job again, nor let go of it (docs/reliability.md). */
+async function restartWhenJobIsLost(bed: Bed): Promise<boolean> {
+  const { lab, running } = bed;
+  const isLost = await lab.virsh(['domjobinfo', running.uuid]).then(
+    () => false,
+    (error: unknown) => String(error).includes('backup job data missing'),
+  );
+  if (isLost) {
+    await running.destroy();
+    await lab.killLibvirtd('SIGTERM');
+    await lab.startLibvirtd();
+    await bed.restartGuest();
+  }
+  return isLost;
 }
 
 /** What is decided may need backups that are not there, or room for another one. */
@@ -130,9 +153,10 @@ function attempting(problems: string[]): (what: string, look: () => Promise<unkn
   };
 }
 
-function print({ step, what, outcome, seconds, stallMs, problems }: Row): void {
+function print({ step, what, outcome, seconds, stallMs, guestRestarted, problems }: Row): void {
   const stall = stallMs === undefined ? '' : `, longest stall ${stallMs} ms`;
   console.log(`${step}. ${what}: ${outcome} in ${seconds} s${stall}`);
+  if (guestRestarted) console.log('   GUEST STARTED ANEW: libvirt had lost its backup job.');
   for (const problem of problems) console.log(`   PROBLEM: ${problem}`);
 }
 
@@ -150,6 +174,8 @@ await writeFile(
 const bad = rows.filter(({ problems }) => problems.length > 0);
 const stallMs = Math.max(0, ...rows.map((row) => row.stallMs ?? 0));
 for (const row of bad) print(row);
+const restarts = rows.filter(({ guestRestarted }) => guestRestarted).length;
+console.log(`The guest was started anew ${restarts} times, as libvirt had lost its backup job.`);
 console.log(
   `${rows.length} steps, ${bad.length} with problems, longest stall of the guest ${stallMs} ms. HOLDFAST_SEED=${seed}`,
 );

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Holdfast } from '../../harness/holdfast.ts';
 import { processesNaming } from '../../harness/leftovers.ts';
+import { namesBelow } from '../../harness/namesBelow.ts';
 import { until } from '../../lab/deadline.ts';
 import { mountsBelow } from '../../lab/directory.ts';
 import type { Lab } from '../../lab/lab.ts';
@@ -70,7 +71,7 @@ async function leftovers(
       path.join(agent.runtimeDirectory, 'nbd'),
       path.join(agent.stateDirectory, 'locks'),
     ]) {
-      const names = await readdir(directory, { recursive: true }).catch(() => []);
+      const names = existsSync(directory) ? await namesBelow(directory) : [];
       const isRepository = repositories.includes(directory);
       found.push(
         ...names
