@@ -33,7 +33,7 @@ help:
 	@echo 'make test-long  every combination of features, and tests that wait for minutes'
 	@echo 'make check      types, lint, format and the contract'
 	@echo 'make faults     every fault at every stage, and a table of it: faults.json, docs/reliability.md'
-	@echo 'make bench      one pass against the staged way and the bare tool; writes bench.json'
+	@echo 'make bench      one pass against the staged way and the bare tool, and a fleet; writes bench.json (PARTS=fleet)'
 	@echo 'make soak       random work and random kills for an hour (HOLDFAST_SOAK_MINUTES, HOLDFAST_SEED)'
 	@echo 'make setup      what the others need: npm packages, stubs, Debian packages, the guest image'
 	@echo 'make clean      remove everything that was installed, generated or cached in the checkout'
@@ -59,8 +59,9 @@ faults: setup
 		$(MOCHA) 'test/faults/everyStep.test.ts' 'test/faults/matrix/**/*.test.ts'
 	@$(LAB) node test/faults/soak/soak.ts --minutes 5 $(if $(HOLDFAST_SEED),--seed $(HOLDFAST_SEED))
 
+# In parts, each of which enters its figures into bench.json: PARTS='data rotation fleet catalogue'.
 bench: setup
-	@$(LAB) node test/bench/bench.ts
+	@$(LAB) node test/bench/bench.ts $(PARTS)
 
 soak: setup
 	@$(LAB) node test/faults/soak/soak.ts --minutes $(or $(HOLDFAST_SOAK_MINUTES),60) $(if $(HOLDFAST_SEED),--seed $(HOLDFAST_SEED))

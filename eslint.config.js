@@ -16,8 +16,11 @@ export default defineConfig(
         'error',
         { considerDefaultExhaustiveForUnions: true },
       ],
-      // `await using` is used for its end.
-      '@typescript-eslint/no-unused-vars': ['error', { ignoreUsingDeclarations: true }],
+      // `await using` is used for its end, and `{ one, ...others }` for the others.
+      '@typescript-eslint/no-unused-vars': [
+        'error',
+        { ignoreUsingDeclarations: true, ignoreRestSiblings: true },
+      ],
       // Libraries type their parameters by classes of their own that they re-export under another identity.
       '@typescript-eslint/no-unsafe-class-instance-assignment': 'off',
       // grpc-js takes and gives plain numbers where it means its `status`.

@@ -64,18 +64,21 @@ export function correlated(correlationId: string): Metadata {
   return metadata;
 }
 
+/** A unary method of a generated client, bound to it. */
+export type UnaryMethod<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: { deadline: Date },
+  callback: (error: ServiceError | null, response: Response) => void,
+) => ClientUnaryCall;
+
 /**
  * Calls a unary method and waits for the answer.
  *
  * @throws HoldfastError as the service sent it, AGENT_UNREACHABLE when none answered within `deadlineMs`.
  */
 export function callUnary<Request, Response>(
-  method: (
-    request: Request,
-    metadata: Metadata,
-    options: { deadline: Date },
-    callback: (error: ServiceError | null, response: Response) => void,
-  ) => ClientUnaryCall,
+  method: UnaryMethod<Request, Response>,
   request: Request,
   options: { readonly correlationId: string; readonly deadlineMs?: number },
 ): Promise<Response> {

@@ -2,7 +2,7 @@ import type { Address } from './address.ts';
 import { createGate, DEFAULT_LIMITS, type Access, type Limits } from './gate.ts';
 import { openCertificates, type Certificates } from './identity/certificates.ts';
 import type { Logger } from './logger.ts';
-import { createMetrics, serveMetrics } from './metrics.ts';
+import { createMetrics, serveMetrics, type Metrics } from './metrics.ts';
 import { serve, type RunningServer, type Service } from './server.ts';
 
 /** What stands between callers and the handlers of a service. */
@@ -21,6 +21,7 @@ export const DEFAULT_FRONT: FrontOptions = { reflection: true, limits: DEFAULT_L
 /** The front of one process, at all of its addresses. */
 export interface Front {
   readonly certificates: Certificates | undefined;
+  readonly metrics: Metrics;
   /**
    * Listens at every address or at none. Callers pass one gate, wherever they come from.
    *
@@ -47,6 +48,7 @@ export async function openFront(options: FrontOptions, logger: Logger): Promise<
     }));
   return {
     certificates,
+    metrics,
     serve: async (addresses, services, access) => {
       const gate = createGate({ access, limits, metrics });
       const servers: RunningServer[] = [];

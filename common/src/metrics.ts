@@ -14,6 +14,8 @@ export interface Metrics {
   countCall(path: string, code: number): void;
   /** A call that was turned away before its handler saw it. */
   countRefused(reason: Reason): void;
+  /** Begins to count by one label, and gives what counts: `count('intact')`. */
+  counter(name: string, help: string, label: string): (value: string) => void;
   /** Where the number of open streams is asked for. */
   countStreams(count: () => number): void;
   /** All of them, in the text format of Prometheus. */
@@ -56,6 +58,12 @@ export function createMetrics(certificates?: Certificates): Metrics {
     },
     countRefused: (reason) => {
       refused.inc({ reason });
+    },
+    counter: (name, help, label) => {
+      const counter = new Counter({ name, help, labelNames: [label], registers });
+      return (value) => {
+        counter.inc({ [label]: value });
+      };
     },
     countStreams: (count) => {
       new Gauge({

@@ -6,12 +6,16 @@ import { join } from 'node:path';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
+import { deflateSync, gzipSync } from 'node:zlib';
 import { RepositoryServiceClient, RepositoryServiceService } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { status } from '@grpc/grpc-js';
+import fc from 'fast-check';
 import { grpcTarget, type Address } from './address.ts';
 import { unary } from './call.ts';
 import { callUnary, connectTo } from './client.ts';
 import { silentLogger } from './logger.ts';
 import { serve, type RunningServer, type Service } from './server.ts';
+import { frame, rawCall } from './testing/rawCall.ts';
 
 const NAME = 'holdfast.v1.RepositoryService';
 const service: Service = {
@@ -123,6 +127,35 @@ describe('a server', () => {
     const { address } = await started(LOOPBACK);
     await assert.rejects(started(address), { reason: 'IN_USE' });
     await assert.rejects(started({ kind: 'tcp', host: '0.0.0.0', port: 0 }), { reason: 'INVALID_REQUEST' });
+  });
+
+  it('blames the caller for what does not decompress, and for a deadline that is none', async () => {
+    const address = socket();
+    await started(address);
+    const path = `/${NAME}/ListRepositories`;
+    const call = (bytes: Uint8Array, headers: Record<string, string>) =>
+      rawCall(address, path, [frame(bytes, bytes.length, 'grpc-encoding' in headers)], 'half-close', headers);
+    const encoding = fc.constantFrom(['gzip', gzipSync] as const, ['deflate', deflateSync] as const);
+    const bytes = fc.uint8Array({ maxLength: 40 });
+    await fc.assert(
+      fc.asyncProperty(encoding, bytes, fc.nat({ max: 50 }), async ([name, compress], junk, at) => {
+        const headers = { 'grpc-encoding': name };
+        assert.equal(await call(compress(Buffer.alloc(0)), headers), status.OK);
+        assert.equal(await call(junk, headers), status.INVALID_ARGUMENT);
+        const whole = compress(Buffer.from('of a good message, a part'));
+        const cut = whole.subarray(0, Math.min(at, whole.length - 1));
+        assert.equal(await call(cut, headers), status.INVALID_ARGUMENT);
+      }),
+      { numRuns: 20 },
+    );
+    assert.equal(await call(Buffer.alloc(0), { 'grpc-encoding': 'snappy' }), status.UNIMPLEMENTED);
+    for (const timeout of ['', 'soon', '-1', '1d']) {
+      assert.equal(
+        await call(Buffer.alloc(0), { 'grpc-timeout': timeout }),
+        status.INVALID_ARGUMENT,
+        timeout,
+      );
+    }
   });
 
   it('may be closed twice', async () => {

@@ -14,7 +14,7 @@ import { grpcTarget, requireLocal, type Address } from './address.ts';
 import { HoldfastError } from './errors.ts';
 import { isRenewalDue, type Certificates } from './identity/certificates.ts';
 import { listenTls } from './identity/listener.ts';
-import { readingMalformed, refuseMalformed } from './limits/malformed.ts';
+import { blameCaller, readingMalformed, refuseMalformed } from './limits/malformed.ts';
 import type { Logger } from './logger.ts';
 
 const MINUTE = 60_000;
@@ -75,7 +75,7 @@ export async function serve(
     'grpc.max_connection_age_grace_ms': MINUTE,
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_concurrent_streams': MAX_STREAMS_PER_CONNECTION,
-    interceptors: [...(gate === undefined ? [] : [gate]), refuseMalformed],
+    interceptors: [blameCaller, ...(gate === undefined ? [] : [gate]), refuseMalformed],
   });
   const health = new HealthImplementation({ '': 'SERVING' });
   health.addToServer(server);

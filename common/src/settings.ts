@@ -22,6 +22,9 @@ const MAX_CONCURRENCY = 100_000;
 /** A MiB/s limit above this (1 TiB/s) is a typing error. */
 export const MAX_BANDWIDTH_MIBPS = 1_048_576;
 
+/** Ten years: longer than most backups are kept. */
+const MAX_INTERVAL_DAYS = 3_650;
+
 /** A day: who waits for longer wants to be told. */
 const MAX_WAIT_MINUTES = 1_440;
 
@@ -105,6 +108,53 @@ export const settingDefinitions = {
     description:
       "By how much a backup's size, and by half of that its compression, may leave what its history lets expect; 0: no warning.",
   },
+  'nas.backup.scrub.enabled': {
+    type: SettingType.SETTING_TYPE_BOOLEAN,
+    defaultValue: 'false',
+    shared: true,
+    description: 'Verify the backups of each repository by and by, the one whose proof is oldest first.',
+  },
+  'nas.backup.scrub.interval.days': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '30',
+    range: [1, MAX_INTERVAL_DAYS],
+    shared: true,
+    description:
+      'A backup is verified again when its last proof, or without one its snapshot, is older than so many days.',
+  },
+  'nas.backup.scrub.window': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: '',
+    pattern: {
+      expression: /^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$/,
+      meaning: 'empty or two times of the day such as 22:00-06:00',
+    },
+    shared: true,
+    description:
+      'When scrubs may begin, as two times of the day in UTC such as 22:00-06:00; empty: at any time.',
+  },
+  'nas.backup.scrub.level': {
+    type: SettingType.SETTING_TYPE_STRING,
+    defaultValue: 'stored',
+    values: ['metadata', 'stored', 'content'],
+    shared: true,
+    description:
+      'At which level scrubs verify; a backup without the digests for it is verified at the next one below.',
+  },
+  'nas.backup.scrub.sample.percent': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '100',
+    range: [1, 100],
+    shared: true,
+    description: 'What part of a backup a scrub reads, the next part with each one.',
+  },
+  'nas.backup.scrub.bandwidth.limit.mbps': {
+    type: SettingType.SETTING_TYPE_INTEGER,
+    defaultValue: '100',
+    range: [0, MAX_BANDWIDTH_MIBPS],
+    shared: true,
+    description: 'MiB a second that the scrub of a repository reads; 0 is unlimited.',
+  },
   'nas.backup.quiesce': {
     type: SettingType.SETTING_TYPE_STRING,
     defaultValue: 'off',
@@ -148,7 +198,7 @@ export const settingDefinitions = {
     range: [0, MAX_BANDWIDTH_MIBPS],
     shared: true,
     description:
-      'MiB of source data a second that the running backups of a zone share, divided anew as they come and go; 0 is unlimited.',
+      'MiB a second that the running backups, verifications and restores of a zone read together, divided anew as they come and go; 0 is unlimited.',
   },
   'nas.backup.concurrency.per.host': {
     type: SettingType.SETTING_TYPE_INTEGER,

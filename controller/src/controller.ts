@@ -23,6 +23,7 @@ import { createRepositories } from './fleet/repositories.ts';
 import { createKeys, DEFAULT_SCRYPT_WORK_FACTOR } from './keys/keys.ts';
 import { createDrivers, type Drivers } from './operations/drivers.ts';
 import { createLeftovers } from './leftovers/leftovers.ts';
+import { createScrubber, SCRUB_LOOK_MS, type Scrubber } from './scrub/scrubber.ts';
 import { createElsewhere, type Elsewhere } from './operations/elsewhere.ts';
 import { createJournal, type Journal } from './operations/journal.ts';
 import { createLeadership } from './operations/leadership.ts';
@@ -48,6 +49,8 @@ export interface ControllerOptions {
   readonly scryptWorkFactor?: number;
   /** How often each host is asked whether it is there; ten seconds when left out. */
   readonly heartbeatMs?: number;
+  /** How often it is looked whether backups are due to be scrubbed; a minute when left out. */
+  readonly scrubLookMs?: number;
 }
 
 export interface RunningController {
@@ -103,6 +106,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     store,
     live,
     leadership,
+    now,
     onProgress: (id, event) => {
       elsewhere.tellProgress(id, event);
     },
@@ -127,6 +131,9 @@ export async function startController(options: ControllerOptions): Promise<Runni
     keys,
     admission,
     budget,
+    onLeft: (id) => {
+      scrubber.left(id);
+    },
     now,
     logger,
   });
@@ -134,23 +141,47 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const submit = createSubmit({ store, drivers, leadership, now });
   const updates: KeyUpdates = createKeyUpdates({ store, settings, submit });
 
+  const scrubber: Scrubber = createScrubber({
+    ...{
+      store,
+      catalog,
+      hosts,
+      agents,
+      repositories,
+      keys,
+      settings,
+      submit,
+      journal,
+      elsewhere,
+      now,
+      logger,
+    },
+    lookEveryMs: options.scrubLookMs ?? SCRUB_LOOK_MS,
+    count: front.metrics.counter(
+      'holdfast_scrubs_total',
+      'Scrubs of backups that ended, by outcome.',
+      'outcome',
+    ),
+  });
+
   const leftovers = createLeftovers({ store, hosts, agents, repositories, now });
 
   const fleet = { zones, settings, hosts, agents, repositories };
   const services = [
-    backupService({ store, ...fleet, keys, catalog, submit, logger }),
-    operationService({ journal, live, elsewhere, now, stopping: stop.signal, logger }),
+    backupService({ store, ...fleet, keys, catalog, submit, journal, elsewhere, now, logger }),
+    operationService({ journal, live, elsewhere, hosts, agents, now, stopping: stop.signal, logger }),
     zoneService({
       ...{ zones, settings, logger },
       onChange: () => {
         updates.begin();
         capacityChanged();
+        scrubber.changed();
       },
     }),
     hostService({ hosts, onChange: capacityChanged, logger }),
     repositoryService({ store, settings, repositories, keys, now, stopping: stop.signal, logger }),
     keyService({ store, zones, settings, repositories, updates, submit, now, logger }),
-    statisticsService({ statistics, zones, repositories, logger }),
+    statisticsService({ store, settings, statistics, zones, repositories, now, logger }),
     leftoverService({ leftovers, logger }),
   ];
 
@@ -161,7 +192,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     admission.close();
     budget.close();
     await Promise.all(servers.map((server) => server.close()));
-    const stopped = Promise.all([drivers.close(), health.close()]);
+    const stopped = Promise.all([drivers.close(), health.close(), scrubber.close()]);
     // Ends what they wait for at agents.
     agents.close();
     await stopped;
@@ -180,6 +211,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
     );
     await drivers.settle();
     await updates.lookOver();
+    scrubber.start();
   } catch (error) {
     await close();
     throw error;

@@ -9,10 +9,11 @@ import { Secret } from '@holdfast/common/secret.ts';
 import type { Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { startController } from '../../controller/src/controller.ts';
-import { connect } from '../harness/client.ts';
+import { connect, type Client } from '../harness/client.ts';
 import { useHoldfast } from '../harness/fixture.ts';
 import { succeeded } from '../harness/follow.ts';
 import { MiB } from '../lab/spec.ts';
+import { requireSameContent } from './support/images.ts';
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../cli/bin/holdfast');
 const PASSPHRASE = 'of the zone, known to nobody else';
@@ -42,11 +43,60 @@ describe('a catalogue that was lost', () => {
   };
   const stateOf = (directory: string): string => path.join(directory, 'controller.sqlite');
 
+  /** A controller that has the zone, its host and its repository, and knows of nothing else. */
+  const emptyController = async (
+    name: string,
+  ): Promise<{ readonly at: Address; readonly client: Client; readonly state: string }> => {
+    const { lab, holdfast } = fixture;
+    const directory = path.join(lab.directory, 'shared', name);
+    await mkdir(directory);
+    const at: Address = { kind: 'unix', path: path.join(directory, 'c.sock') };
+    const controller = await startController({
+      listen: [at],
+      state: { kind: 'sqlite', directory: path.join(directory, 'state') },
+      masterKey: new Secret('a5'.repeat(32)),
+      logger: silentLogger,
+    });
+    stack.defer(() => controller.close());
+    const client = stack.use(connect(at));
+    const { zones, hosts, repositories } = client;
+    await client.call(zones.createZone.bind(zones), { name: 'z1' });
+    const address = grpcTarget(holdfast.agent.address);
+    await client.call(hosts.addHost.bind(hosts), { zone: 'z1', name: 'host-1', address, labels: {} });
+    const request = { zone: 'z1', name: 'nas-z1', path: holdfast.repository() };
+    await client.call(
+      repositories.addRepository.bind(repositories),
+      AddRepositoryRequest.fromPartial(request),
+    );
+    return { at, client, state: stateOf(path.join(directory, 'state')) };
+  };
+  const importKeys = (client: Client, passphrase: string) =>
+    client.call(client.keys.importKeys.bind(client.keys), {
+      ...{ zone: 'z1', repository: 'nas-z1', passphrase, requestPassphrase: false },
+    });
+  /** With the passphrase, all backups are proved as the guest saw them, and the encrypted ones are restored. */
+  const requireUsable = async (client: Client): Promise<void> => {
+    const { guest, holdfast } = fixture;
+    await importKeys(client, PASSPHRASE);
+    for (const { id, encrypted } of backups) {
+      succeeded(await client.verifyBackup({ backupId: id, level: 'content' }));
+      if (!encrypted) continue;
+      const directory = await holdfast.restoreDirectory();
+      const { result } = succeeded(await client.restoreBackup({ backupId: id, host: 'host-1', directory }));
+      assert.equal(result?.result?.$case, 'restore');
+      for (const disk of guest.disks) {
+        const restored = result.result.value.disks.find(({ target }) => target === disk.target);
+        await requireSameContent(disk, { path: restored?.path ?? '', format: 'qcow2' });
+      }
+    }
+  };
+
   before(async () => {
     const { client, controller, repository } = fixture.holdfast;
     await client.setSettings('z1', { 'nas.backup.encryption.passphrase': PASSPHRASE });
     const compressed = { 'nas.backup.compression.enabled': 'true' };
     const encrypted = { 'nas.backup.encryption.enabled': 'true' };
+    await client.setSettings('z1', { 'nas.backup.integrity.digests': 'content' });
     for (const settings of [
       {},
       compressed,
@@ -73,28 +123,8 @@ describe('a catalogue that was lost', () => {
   });
 
   it('is made again, row by row, from the repository by a controller that knows nothing', async () => {
-    const { lab, holdfast } = fixture;
-    const directory = path.join(lab.directory, 'shared', 'n');
-    await mkdir(directory);
-    const at: Address = { kind: 'unix', path: path.join(directory, 'c.sock') };
-    const controller = await startController({
-      listen: [at],
-      state: { kind: 'sqlite', directory: path.join(directory, 'state') },
-      masterKey: new Secret('a5'.repeat(32)),
-      logger: silentLogger,
-    });
-    stack.defer(() => controller.close());
-    const client = stack.use(connect(at));
-    const { zones, hosts, repositories } = client;
-    await client.call(zones.createZone.bind(zones), { name: 'z1' });
-    const address = grpcTarget(holdfast.agent.address);
-    await client.call(hosts.addHost.bind(hosts), { zone: 'z1', name: 'host-1', address, labels: {} });
-    const request = { zone: 'z1', name: 'nas-z1', path: holdfast.repository() };
-    await client.call(
-      repositories.addRepository.bind(repositories),
-      AddRepositoryRequest.fromPartial(request),
-    );
-
+    const { holdfast } = fixture;
+    const { at, client, state } = await emptyController('n');
     const { stdout, exitCode } = await rescan(at);
     const [plain, , sealed] = backups;
     assert.ok(plain && sealed);
@@ -107,7 +137,7 @@ describe('a catalogue that was lost', () => {
     assert.match(stdout, /\n8 folders: 4 backups entered, 0 known already, 4 other things\.$/);
     // There is something damaged.
     assert.equal(exitCode, 6);
-    assert.deepEqual(rowsOf(stateOf(path.join(directory, 'state'))), rows);
+    assert.deepEqual(rowsOf(state), rows);
 
     succeeded(await client.verifyBackup({ backupId: plain.id }));
     const restored = await holdfast.restoreDirectory();
@@ -117,6 +147,8 @@ describe('a catalogue that was lost', () => {
     await assert.rejects(client.restoreBackup({ backupId: sealed.id, host: 'host-1', directory: restored }), {
       reason: 'KEY_MISSING',
     });
+    await assert.rejects(importKeys(client, 'another'), { reason: 'KEY_WRONG' });
+    await requireUsable(client);
   });
 
   it('is made again by a controller that has its keys, which proves the encrypted ones authentic', async () => {
@@ -137,6 +169,18 @@ describe('a catalogue that was lost', () => {
     assert.match(again.stdout, /\n8 folders: 0 backups entered, 4 known already, 4 other things\.$/);
     for (const { id } of backups) succeeded(await client.verifyBackup({ backupId: id }));
   });
+
+  it('is made again after its key was rotated, and the passphrase is all that a new controller needs', async () => {
+    const { client, controller } = fixture.holdfast;
+    const { keys } = client;
+    const { operation } = await client.call(keys.rotateKey.bind(keys), { zone: 'z1', requestId: '' });
+    succeeded(await client.follow(operation?.id ?? ''));
+    const before = rowsOf(stateOf(path.join(controller.directory, 'state')));
+    const another = await emptyController('m');
+    await rescan(another.at);
+    assert.deepEqual(rowsOf(another.state).map(withoutVerifications), before.map(withoutVerifications));
+    await requireUsable(another.client);
+  });
 });
 
 /** The rows of the catalogue in a database. */
@@ -147,4 +191,13 @@ function rowsOf(file: string): readonly unknown[] {
   } finally {
     db.close();
   }
+}
+
+/** A row of the catalogue without what later verifications came to, which no repository knows. */
+function withoutVerifications(row: unknown): unknown {
+  return Object.fromEntries(
+    Object.entries(row as object).filter(
+      ([column]) => !/^(?:verify|proof|damage)_|_(?:proof|unproved)_/.test(column),
+    ),
+  );
 }

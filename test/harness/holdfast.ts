@@ -106,13 +106,11 @@ export async function startHoldfast(lab: Lab, options: HoldfastOptions = {}): Pr
     },
     logs: async () => {
       const logs = await Promise.all([...controllers, ...agents].map((service) => service.log()));
-      const files = await execa('find', [directory, '-name', 'runner.log']);
-      const runners = await execa('tail', [
-        '-n',
-        '50',
-        '/dev/null',
-        ...files.stdout.split('\n').filter(Boolean),
-      ]);
+      // The newest last, since the end of it all is what is looked at.
+      const found = await execa('find', [directory, '-name', 'runner.log', '-printf', '%T@ %p\n']);
+      const files = found.stdout.split('\n').filter(Boolean).sort();
+      const paths = files.map((line) => line.slice(line.indexOf(' ') + 1));
+      const runners = await execa('tail', ['-n', '50', '/dev/null', ...paths]);
       return [...logs, runners.stdout].join('\n');
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),

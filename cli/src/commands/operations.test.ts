@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { HoldfastError, toStatus } from '@holdfast/common/errors.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
-import { Operation, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  Operation,
+  OperationKind,
+  OperationOrigin,
+  OperationState,
+} from '@holdfast/proto/holdfast/v1/operation.ts';
 import { run } from '../run.ts';
 import { fakeTerminal } from '../testing/fake-terminal.ts';
 import { scriptedController } from '../testing/scripted-controller.ts';
@@ -10,6 +15,8 @@ describe('operations', () => {
   it('asks for what was named, and shows where an operation failed', async () => {
     const operation = Operation.fromPartial({
       id: 'op-1',
+      kind: OperationKind.OPERATION_KIND_VERIFY_BACKUP,
+      origin: OperationOrigin.OPERATION_ORIGIN_SCRUB,
       state: OperationState.OPERATION_STATE_FAILED,
       error: toStatus(new HoldfastError('CHECK_FAILED', 'The image is corrupt.')),
       failedStage: Stage.STAGE_CHECK,
@@ -42,7 +49,10 @@ describe('operations', () => {
           createTimeBefore: new Date('2026-11-25T08:30:00Z'),
         },
       ]);
-      assert.match(terminal.printed.out, /failed .*check vdb: The image is corrupt\./);
+      assert.match(
+        terminal.printed.out,
+        /verify backup \(scrub\) +failed .*check vdb: The image is corrupt\./,
+      );
     } finally {
       await controller.close();
     }

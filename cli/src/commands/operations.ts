@@ -1,6 +1,7 @@
 import { Stage, stageToJSON } from '@holdfast/proto/holdfast/v1/event.ts';
 import {
   Operation,
+  OperationOrigin,
   OperationState,
   operationKindToJSON,
   operationStateFromJSON,
@@ -114,7 +115,7 @@ function operationTable(operations: readonly Operation[]): string[] {
     ],
     operations.map((operation) => [
       operation.id,
-      word(operationKindToJSON(operation.kind), 'OPERATION_KIND_'),
+      kindOf(operation),
       word(operationStateToJSON(operation.state), 'OPERATION_STATE_'),
       operation.domainName,
       operation.zone,
@@ -125,6 +126,11 @@ function operationTable(operations: readonly Operation[]): string[] {
       why(operation),
     ]),
   );
+}
+
+function kindOf({ kind, origin }: Operation): string {
+  const name = word(operationKindToJSON(kind), 'OPERATION_KIND_');
+  return origin === OperationOrigin.OPERATION_ORIGIN_SCRUB ? `${name} (scrub)` : name;
 }
 
 function waiting({ repository, stalledSince, queued }: Operation): string {

@@ -1,6 +1,7 @@
 import {
   DomainStatistics,
   RepositoryStatistics,
+  type ScrubStatus,
   ZoneStatistics,
   type BackupSums,
 } from '@holdfast/proto/holdfast/v1/statistics.ts';
@@ -83,7 +84,10 @@ function addDomain(parent: Command, context: Context): void {
 function addRepository(parent: Command, context: Context): void {
   const command = parent
     .command('repository')
-    .description('Space and sums by repository. Space is asked now; USED is by whatever lies there.')
+    .description(
+      'Space and sums by repository. Space is asked now; USED is by whatever lies there. UNPROVED SINCE is of the ' +
+        'backup with the oldest proof, SCRUB what the scheduled scrubs do.',
+    )
     .argument('[repository]', 'only this repository')
     .option('--zone <zone>', 'only those of this zone')
     .action((repository: string | undefined, options: { readonly zone?: string }) =>
@@ -108,18 +112,34 @@ function repositoryTable(repositories: readonly RepositoryStatistics[]): string[
       { title: 'USED', align: 'right' },
       { title: 'FREE', align: 'right' },
       ...sumColumns,
+      { title: 'DAMAGED', align: 'right' },
+      { title: 'UNPROVED SINCE' },
+      { title: 'SCRUB' },
       { title: 'PROBLEM' },
     ],
-    repositories.map(({ repository, zone, space, sums, error }) => [
+    repositories.map(({ repository, zone, space, sums, scrub, error }) => [
       repository,
       zone,
       ...[space?.sizeBytes, space?.usedBytes, space?.freeBytes].map((bytes) =>
         bytes === undefined ? '?' : formatBytes(bytes),
       ),
       ...sumCells(sums),
+      String(scrub?.damagedBackups ?? '?'),
+      formatTime(scrub?.unprovedSinceTime),
+      scrub === undefined ? '?' : scrubbing(scrub),
       error?.message ?? '-',
     ]),
   );
+}
+
+/** What the scrubs of a repository do now. */
+function scrubbing({ enabled, open, operationId, dueBackups, ...rest }: ScrubStatus): string {
+  if (operationId !== '') return `operation ${operationId}`;
+  if (!enabled) return 'off';
+  const due = `${dueBackups} due`;
+  if (!open) return `${due}, outside of the window`;
+  if (rest.restUntilTime === undefined) return due;
+  return `${due}, rests until ${formatTime(rest.restUntilTime)}: ${rest.restMessage}`;
 }
 
 const sumColumns: readonly Column[] = [

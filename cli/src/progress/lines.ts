@@ -56,9 +56,8 @@ function linesOf({ event }: OperationEvent, progress: Progress): readonly string
       return [`the agent of host ${event.value.host} answers again`];
     case 'repositoryStalled': {
       const { repository, since, giveUpTime } = event.value;
-      return [
-        `waiting: repository ${safe(repository)} has not answered since ${formatTime(since)}; given up at ${formatTime(giveUpTime)}`,
-      ];
+      const end = giveUpTime === undefined ? '' : `; given up at ${formatTime(giveUpTime)}`;
+      return [`waiting: repository ${safe(repository)} has not answered since ${formatTime(since)}${end}`];
     }
     case 'repositoryAnswered':
       return [

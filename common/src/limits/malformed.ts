@@ -1,4 +1,9 @@
-import { ServerInterceptingCall, type ServerInterceptor, type ServiceDefinition } from '@grpc/grpc-js';
+import {
+  ServerInterceptingCall,
+  status,
+  type ServerInterceptor,
+  type ServiceDefinition,
+} from '@grpc/grpc-js';
 import { HoldfastError, toServiceError } from '../errors.ts';
 
 /** What stands for a message that could not be read, on its way to `refuseMalformed`. */
@@ -47,4 +52,25 @@ export const refuseMalformed: ServerInterceptor = (method, call) => {
       });
     },
   });
+};
+
+/** What gRPC says of a message that does not decompress, and of a deadline that is none. */
+const FAULTS_OF_THE_CALLER = /^(?:Failed to decompress message$|Invalid grpc-timeout value )/;
+
+/**
+ * Answers INVALID_ARGUMENT where gRPC finds a fault of the caller's before there is a message, and says INTERNAL. It says so
+ * on its own call, past all interceptors, so that this must be the first one, which is given that call.
+ */
+export const blameCaller: ServerInterceptor = (method, call) => {
+  const sendStatus = call.sendStatus.bind(call);
+  call.sendStatus = (given) => {
+    if (given.code !== status.INTERNAL || !FAULTS_OF_THE_CALLER.test(given.details)) {
+      sendStatus(given);
+      return;
+    }
+    const message = `The call of ${method.path} cannot be read: ${given.details}.`;
+    const { code, details, metadata } = toServiceError(new HoldfastError('INVALID_REQUEST', message));
+    sendStatus({ code, details, metadata });
+  };
+  return new ServerInterceptingCall(call);
 };

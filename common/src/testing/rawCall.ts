@@ -10,6 +10,7 @@ const DEADLINE_MS = 20_000;
  * Sends bytes to a gRPC method by HTTP/2 alone, as no client library would.
  *
  * @param chunks the request's data, as it is: no length is put before it
+ * @param headers besides those that every call has
  * @returns the gRPC status, or undefined when the call was reset before there was one
  */
 export function rawCall(
@@ -17,6 +18,7 @@ export function rawCall(
   path: string,
   chunks: readonly Uint8Array[],
   ending: Ending,
+  headers: Readonly<Record<string, string>> = {},
 ): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const session = connect('http://localhost', { path: address.path });
@@ -26,10 +28,11 @@ export function rawCall(
       ':path': path,
       'content-type': 'application/grpc+proto',
       te: 'trailers',
+      ...headers,
     });
     let status: number | undefined;
-    const note = (headers: Readonly<Record<string, unknown>>): void => {
-      const text = headers['grpc-status'];
+    const note = (answered: Readonly<Record<string, unknown>>): void => {
+      const text = answered['grpc-status'];
       if (typeof text === 'string') status = Number(text);
     };
     const timer = setTimeout(() => {
@@ -54,9 +57,15 @@ export function rawCall(
   });
 }
 
-/** A message as gRPC frames it. @param length what the frame says its length is */
-export function frame(message: Uint8Array, length = message.length): Buffer {
+/**
+ * A message as gRPC frames it.
+ *
+ * @param length what the frame says its length is
+ * @param compressed whether the frame says that it is compressed
+ */
+export function frame(message: Uint8Array, length = message.length, compressed = false): Buffer {
   const head = Buffer.alloc(5);
+  head.writeUInt8(compressed ? 1 : 0);
   head.writeUInt32BE(length, 1);
   return Buffer.concat([head, message]);
 }

@@ -1,12 +1,12 @@
 import type { Logger } from '@holdfast/common/logger.ts';
 import { WaitReason } from '@holdfast/proto/holdfast/v1/event.ts';
 import { HostState, type Host } from '@holdfast/proto/holdfast/v1/host.ts';
-import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationKind, OperationOrigin } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Hosts } from '../fleet/hosts.ts';
 import { fitHosts, type Placement } from '../fleet/placement.ts';
 import { needOf } from '../fleet/need.ts';
-import type { Journal } from '../operations/journal.ts';
+import type { Journal, LedOperation } from '../operations/journal.ts';
 import type { Live } from '../operations/live.ts';
 import type { Store, Trx } from '../store/store.ts';
 import { integerOf, textOf, type ResolvedSettings } from '../zones/resolve.ts';
@@ -32,16 +32,16 @@ export type Admitted =
 /** Who may begin when: so many operations at a time on each host, on each repository and in each zone. */
 export interface Admission {
   /** Waits until the operation may begin; `Operation.queued` says meanwhile for what. @throws when the signal aborts */
-  enter(operation: Operation, signal: AbortSignal): Promise<Admitted>;
+  enter(operation: LedOperation, signal: AbortSignal): Promise<Admitted>;
   /** Gives back the slot of an operation that has not begun after all. */
-  giveBack(operation: Operation): Promise<void>;
+  giveBack(operation: LedOperation): Promise<void>;
   /** Looks again who may begin: something has ended, or a setting or host has changed. */
   changed(): void;
   close(): void;
 }
 
 interface Waiter {
-  readonly operation: Operation;
+  readonly operation: LedOperation;
   readonly resolve: (admitted: Admitted) => void;
   /** Since when its host takes no work. */
   closedSinceMs: number | undefined;
@@ -209,6 +209,7 @@ async function decide(
         domain: row.domain_uuid,
         host: row.host,
         repository: row.repository,
+        background: isBackground(row),
       })),
       waiting: waiting.map((row) => ({
         id: row.id,
@@ -216,6 +217,7 @@ async function decide(
         domain: row.domain_uuid,
         repository: row.repository,
         hosts: hostsOf(row.host, fits.get(row.id)),
+        background: isBackground(row),
       })),
       limits: limitsOf(resolved),
       closed,
@@ -250,6 +252,7 @@ function activeRows(trx: Trx, zone: string) {
         'operations.admitted',
         'operations.cancel_wanted',
         'operations.any_host',
+        'operations.origin',
         'repositories.type',
       ])
       .where('operations.active', '=', 1)
@@ -258,6 +261,10 @@ function activeRows(trx: Trx, zone: string) {
       .where('operations.kind', '!=', OperationKind.OPERATION_KIND_UPDATE_KEYS)
       .execute()
   );
+}
+
+function isBackground({ origin }: { readonly origin: number }): boolean {
+  return origin === OperationOrigin.OPERATION_ORIGIN_SCRUB;
 }
 
 /** The hosts that an operation may begin on; its own when none fits, so that it says why it waits. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { MIB } from '@holdfast/common/bytes.ts';
+import { RestoreBackupRequest, VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { Stage, WaitReason } from '@holdfast/proto/holdfast/v1/event.ts';
-import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationState, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import {
   happening,
   type FakeAgent,
@@ -26,9 +27,10 @@ import { describeOnBothStores } from '../testing/stores.ts';
 
 const BUDGET = 'nas.backup.bandwidth.zone.limit.mbps';
 const LIMIT = 'nas.backup.bandwidth.limit.mbps';
-/** A change is to be in force everywhere within a second; a machine that is busy with other tests gets more. */
+/** A change is to be in force everywhere within a second. A single one gets more on a machine that is busy with other tests. */
+const SECOND_MS = 1_000;
 const SOON_MS = 3_000;
-const { STAGE_BLOCKJOB, STAGE_PUBLISH } = Stage;
+const { STAGE_BLOCKJOB, STAGE_CHECK, STAGE_CONVERT, STAGE_PUBLISH } = Stage;
 
 describeOnBothStores('the bandwidth of a zone', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
@@ -73,19 +75,28 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
     job.emit(happening.stageStarted(STAGE_BLOCKJOB));
     return job;
   };
+  /** Lets the job of an operation read in a stage. */
+  const follow = async (operation: Operation | undefined, stage: Stage): Promise<FakeJob> => {
+    const { id, host } = operation ?? assert.fail();
+    const job = await jobOf(agents[host === 'h1' ? 0 : 1] ?? assert.fail(), id);
+    jobs.push({ id, job });
+    job.emit(happening.accepted(stage), happening.stageStarted(stage));
+    return job;
+  };
   const end = async (job: FakeJob): Promise<void> => {
     jobs = jobs.filter((each) => each.job !== job);
     finishBackup(job);
     await reaches(lab, job.id, OperationState.OPERATION_STATE_SUCCEEDED);
   };
-  /** Waits until the shares are these, in MiB/s, and says how long that took. */
-  const shares = async (...expected: readonly (readonly [FakeJob, number])[]): Promise<void> => {
+  /** Waits until the shares are these, in MiB/s. @returns how long that took, in milliseconds */
+  const shares = async (...expected: readonly (readonly [FakeJob, number])[]): Promise<number> => {
     const since = performance.now();
     const isNear = ([job, mibps]: readonly [FakeJob, number]): boolean =>
       Math.abs(job.shareBytesPerSecond / MIB - mibps) < 0.01;
     await eventually(() => Promise.resolve(expected.every(isNear)));
     const took = performance.now() - since;
     assert.ok(took < SOON_MS, `the shares took ${took} ms`);
+    return took;
   };
 
   it('is all of one backup that is alone, and divided when there are more', async () => {
@@ -93,14 +104,20 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
     await shares([one, 10]);
     const { bandwidthShareBytesPerSecond: shown } = await getOperation(lab, one.id);
     assert.equal(shown, BigInt(10 * MIB));
+    const took: number[] = [];
     const two = await read('a2');
-    await shares([one, 5], [two, 5]);
+    took.push(await shares([one, 5], [two, 5]));
     const three = await read('b2');
-    await shares([one, 10 / 3], [two, 10 / 3], [three, 10 / 3]);
+    took.push(await shares([one, 10 / 3], [two, 10 / 3], [three, 10 / 3]));
     await end(two);
-    await shares([one, 5], [three, 5]);
+    took.push(await shares([one, 5], [three, 5]));
+    await setBudget(8);
+    took.push(await shares([one, 4], [three, 4]));
+    await setBudget(10);
     await end(one);
-    await shares([three, 10]);
+    took.push(await shares([three, 10]));
+    const middle = took.toSorted((a, b) => a - b)[2] ?? Infinity;
+    assert.ok(middle < SECOND_MS, `the shares took ${took.join(', ')} ms`);
     assert.ok(most <= 10 * MIB, `${most / MIB} MiB/s were in force`);
   });
 
@@ -146,6 +163,29 @@ describeOnBothStores('the bandwidth of a zone', function (kind) {
     slow.emit(happening.stageFinished(STAGE_BLOCKJOB));
     await eventually(() => Promise.resolve(fast.shareBytesPerSecond > 9.5 * MIB));
     assert.ok(most <= 10 * MIB);
+  });
+
+  it('is shared by verifications and restores, too', async () => {
+    const taken = await read('b1');
+    const { backupId } = await getOperation(lab, taken.id);
+    await end(taken);
+    const backup = await read('a1');
+    await shares([backup, 10]);
+    const { backups } = lab.clients;
+    const verify = VerifyBackupRequest.fromPartial({
+      ...{ backupId, host: 'h1', level: 'stored', bandwidthLimitMibps: 2n },
+    });
+    const { operation: verifying } = await ask(backups.verifyBackup.bind(backups), verify);
+    const verification = await follow(verifying, STAGE_CHECK);
+    await shares([backup, 8], [verification, 2]);
+    const request = RestoreBackupRequest.fromPartial({ backupId, host: 'h2', directory: '/srv/restored' });
+    const { operation: restoring } = await ask(backups.restoreBackup.bind(backups), request);
+    const restore = await follow(restoring, STAGE_CONVERT);
+    await shares([backup, 4], [verification, 2], [restore, 4]);
+    jobs = jobs.filter(({ job }) => job !== verification);
+    verification.emit(happening.verified());
+    await shares([backup, 5], [restore, 5]);
+    assert.ok(most <= 10 * MIB, `${most / MIB} MiB/s were in force`);
   });
 
   it('divides a budget among more backups than it has MiB/s', async () => {

@@ -10,7 +10,7 @@ describe('what a backup wants of a budget', () => {
   let elapsedMs: number;
   let bytes: number;
   beforeEach(() => {
-    demand = createDemand();
+    demand = createDemand(STAGE_BLOCKJOB);
     elapsedMs = 0;
     bytes = 0;
   });

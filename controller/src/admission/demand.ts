@@ -1,8 +1,8 @@
-import { Stage, type OperationEvent, type StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { OperationEvent, Stage, StageFigures } from '@holdfast/proto/holdfast/v1/event.ts';
 
-/** What a backup could use of the bandwidth that it shares, guessed from what it does. */
+/** What an operation could use of the bandwidth that it shares, guessed from what it does. */
 export interface Demand {
-  /** What happened in the backup. */
+  /** What happened in the operation. */
   note(event: OperationEvent['event']): void;
   /**
    * Bytes a second; Infinity when it uses all that it has, or has not been seen at work for long enough.
@@ -29,10 +29,12 @@ const HEADROOM = 1.3;
 /** A guess that differs by less than this part from the one before is the same. */
 const STEP = 0.15;
 
-export function createDemand(): Demand {
+/** @param readingStage the stage that reads what is shared */
+export function createDemand(readingStage: Stage): Demand {
   let reading = false;
   let paused = false;
-  let samples: Sample[] = [];
+  /** Changed in place: of ten thousand operations, each of which tells how far it is every second, copies would be many. */
+  const samples: Sample[] = [];
   let share = Infinity;
   let guess = Infinity;
 
@@ -40,8 +42,7 @@ export function createDemand(): Demand {
     const sample = { elapsedMs: Number(figures.elapsedMs), bytes: Number(figures.inputBytes), share };
     samples.push(sample);
     // The newest of those that are too old stays: the rate is taken from it.
-    const young = samples.findIndex(({ elapsedMs }) => sample.elapsedMs - elapsedMs < WINDOW_MS);
-    samples = samples.slice(Math.max(0, young - 1));
+    while (samples[1] !== undefined && sample.elapsedMs - samples[1].elapsedMs >= WINDOW_MS) samples.shift();
     const [oldest] = samples;
     if (oldest === undefined || sample.elapsedMs - oldest.elapsedMs < WINDOW_MS) return;
     const rate = ((sample.bytes - oldest.bytes) * 1_000) / (sample.elapsedMs - oldest.elapsedMs);
@@ -50,22 +51,22 @@ export function createDemand(): Demand {
     else if (rate < IDLE_BELOW * had && !isNear(rate * HEADROOM, guess)) guess = rate * HEADROOM;
   };
   const startAgain = (): void => {
-    samples = [];
+    samples.length = 0;
     guess = Infinity;
   };
   return {
     note: (event) => {
       switch (event?.$case) {
         case 'stageStarted':
-          if (event.value.stage !== Stage.STAGE_BLOCKJOB) return;
+          if (event.value.stage !== readingStage) return;
           reading = true;
           startAgain();
           return;
         case 'stageFinished':
-          if (event.value.stage === Stage.STAGE_BLOCKJOB) reading = false;
+          if (event.value.stage === readingStage) reading = false;
           return;
         case 'stageProgress':
-          if (event.value.stage !== Stage.STAGE_BLOCKJOB || event.value.figures === undefined) return;
+          if (event.value.stage !== readingStage || event.value.figures === undefined) return;
           // The start of the stage was told to the controller before this one, when this one has just attached.
           reading = true;
           measure(event.value.figures);

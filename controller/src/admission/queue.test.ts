@@ -11,6 +11,7 @@ const operation = (id: string, more: Partial<Waiting> = {}): Waiting => ({
   domain: id,
   repository: 'r1',
   hosts: ['h1'],
+  background: false,
   ...more,
 });
 const turn = (given: {
@@ -29,6 +30,7 @@ const ids = (list: readonly { readonly id: string }[]): string[] => list.map(({ 
 
 const hostNames = ['h1', 'h2', 'h3', 'h4'];
 const work = fc.record({
+  background: fc.boolean(),
   domain: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
   repository: fc.constantFrom('r1', 'r2', 'r3'),
 });
@@ -74,12 +76,16 @@ describe('taking turns', () => {
           const found = given.waiting.find((each) => each.id === id);
           assert.ok(found !== undefined && found.hosts.includes(host));
           assert.ok(!given.closed.has(host));
-          return { domain: found.domain, repository: found.repository, host };
+          return { ...found, host };
         });
         const all: Running[] = [...given.running, ...begun];
         const check = (limit: number, of: (each: Running) => string): void => {
           if (limit === 0) return;
-          for (const each of begun) assert.ok(all.filter((other) => of(other) === of(each)).length <= limit);
+          for (const each of begun) {
+            // What runs in the background counts for its like alone.
+            const counted = all.filter((other) => each.background || !other.background);
+            assert.ok(counted.filter((other) => of(other) === of(each)).length <= limit);
+          }
         };
         check(perHost, ({ host }) => host);
         check(perRepository, ({ repository }) => repository);
@@ -106,12 +112,12 @@ describe('taking turns', () => {
     const { admitted, waiting: left } = turn({ waiting, limits: { perHost: 3 } });
     assert.deepEqual(ids(admitted), ['o1', 'o5', 'o6']);
     assert.deepEqual(ids(left), ['o2', 'o3', 'o4']);
-    const running = [{ domain: 'busy', host: 'h1', repository: 'r1' }];
+    const running = [{ ...operation('x'), domain: 'busy', host: 'h1' }];
     assert.deepEqual(ids(turn({ waiting, running, limits: { perHost: 2 } }).admitted), ['o5']);
   });
 
   it('says what each waits for', () => {
-    const running = [{ domain: 'x', host: 'h1', repository: 'r1' }];
+    const running = [{ ...operation('x'), host: 'h1' }];
     const waitFor = (limits: Partial<Limits>, more: Partial<Waiting> = {}, closed = OPEN) =>
       turn({ waiting: [operation('o1', more)], running, limits, closed }).waiting[0]?.wait;
     assert.deepEqual(waitFor({ perHost: 1 }), { for: 'host', subject: 'h1' });
@@ -130,12 +136,33 @@ describe('taking turns', () => {
 
   it('lets others pass one that cannot begin, until it has waited for long', () => {
     // o1 needs r1, which is full, and h1.
-    const running = [{ domain: 'x', host: 'h2', repository: 'r1' }];
+    const running = [{ ...operation('x'), host: 'h2' }];
     const waiting = [operation('o1'), operation('o2', { repository: 'r2' })];
     const limits = { perHost: 1, perRepository: 1 };
     assert.deepEqual(ids(turn({ waiting, running, limits }).admitted), ['o2']);
     const later = turn({ waiting, running, limits, nowMs: 2 * PATIENCE_MS });
     assert.deepEqual(ids(later.admitted), []);
     assert.deepEqual(later.waiting[1]?.wait, { for: 'turn', subject: 'h1' });
+  });
+
+  it('lets what is in the background begin last, in a free slot, and take none away', () => {
+    const scrub = operation('o1', { background: true });
+    const waiting = [scrub, operation('o2'), operation('o3')];
+    const limits = { perRepository: 2 };
+    const first = turn({ waiting, limits });
+    assert.deepEqual(ids(first.admitted), ['o2', 'o3']);
+    assert.deepEqual(first.waiting, [{ id: 'o1', wait: { for: 'repository', subject: 'r1' } }]);
+    // However long it has waited.
+    const nowMs = 2 * PATIENCE_MS;
+    const running = [{ ...operation('o2'), host: 'h1' }];
+    assert.deepEqual(ids(turn({ waiting: [scrub, operation('o3')], running, limits, nowMs }).admitted), [
+      'o3',
+    ]);
+    assert.deepEqual(ids(turn({ waiting: [scrub], running, limits }).admitted), ['o1']);
+    // One that runs keeps its like waiting, and nobody else.
+    const scrubbing = [{ ...scrub, host: 'h1' }];
+    const next = [operation('o4', { background: true }), operation('o5')];
+    const last = turn({ waiting: next, running: scrubbing, limits: { perRepository: 1 } });
+    assert.deepEqual([ids(last.admitted), ids(last.waiting)], [['o5'], ['o4']]);
   });
 });

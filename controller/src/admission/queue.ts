@@ -7,6 +7,8 @@ export interface Waiting {
   readonly repository: string;
   /** The hosts that can do the work, one alone when it is bound to it. The least busy is taken, the first of as busy ones. */
   readonly hosts: readonly string[];
+  /** Whether nobody waits for it, and it for all others. */
+  readonly background: boolean;
 }
 
 /** An operation that has a slot. */
@@ -14,6 +16,7 @@ export interface Running {
   readonly domain: string;
   readonly repository: string;
   readonly host: string;
+  readonly background: boolean;
 }
 
 /** How many operations may run at a time; 0 is any number. */
@@ -47,6 +50,9 @@ export const PATIENCE_MS = 10 * 60_000;
 /**
  * Decides which operations of a zone may begin. It is the turn of the one whose domain has the fewest before it, running ones
  * included, then of the oldest. One for which there is no slot lets those behind it pass, until it has waited for long.
+ *
+ * Those in the background come after all others, and begin only in a slot that is free. They take none away: another one
+ * begins as if they did not run.
  */
 export function takeTurns(given: {
   readonly zone: string;
@@ -56,32 +62,42 @@ export function takeTurns(given: {
   readonly closed: ReadonlyMap<string, Closed>;
   readonly nowMs: number;
 }): Turn {
-  const { zone, running, limits, closed, nowMs } = given;
-  const slots = countSlots(running, limits);
+  const { zone, limits, closed, nowMs } = given;
+  const slots = countSlots(limits);
   const admitted: { id: string; host: string }[] = [];
   const waiting: { id: string; wait: Wait }[] = [];
-  for (const operation of inOrder(given.waiting, running)) {
-    const { id, repository } = operation;
+  const decide = (operation: Waiting): void => {
+    const { id, repository, background } = operation;
     const [host] = operation.hosts
       .filter((each) => !closed.has(each) && slots.has('host', each))
       .toSorted((one, other) => slots.taken('host', one) - slots.taken('host', other));
     const wait = waitOf(operation, host, { zone, slots, closed });
     if (host !== undefined && wait === undefined) {
-      slots.take('host', host);
-      slots.take('repository', repository);
-      slots.take('zone', '');
+      takeSlots(slots, { host, repository });
       admitted.push({ id, host });
-      continue;
+      return;
     }
     waiting.push({ id, wait: wait ?? { for: 'turn', subject: zone } });
     const open = operation.hosts.find((each) => !closed.has(each));
-    if (nowMs - operation.createTimeMs < PATIENCE_MS || open === undefined) continue;
+    if (background || nowMs - operation.createTimeMs < PATIENCE_MS || open === undefined) return;
     // What it could have is kept for it, what it cannot have yet goes to nobody before it.
     slots.keep('host', host ?? open);
     slots.keep('repository', repository);
     slots.keep('zone', '');
+  };
+  for (const background of [false, true]) {
+    const running = given.running.filter((each) => each.background === background);
+    for (const each of running) takeSlots(slots, each);
+    const next = given.waiting.filter((each) => each.background === background);
+    for (const operation of inOrder(next, running)) decide(operation);
   }
   return { admitted, waiting };
+}
+
+function takeSlots(slots: Slots, { host, repository }: Pick<Running, 'host' | 'repository'>): void {
+  slots.take('host', host);
+  slots.take('repository', repository);
+  slots.take('zone', '');
 }
 
 /** Round and round between domains, so that one with many operations keeps no other waiting. */
@@ -131,7 +147,7 @@ interface Slots {
   isKept(kind: Kind, name: string): boolean;
 }
 
-function countSlots(running: readonly Running[], limits: Limits): Slots {
+function countSlots(limits: Limits): Slots {
   const limitOf = { host: limits.perHost, repository: limits.perRepository, zone: limits.perZone };
   const taken = new Map<string, number>();
   const kept = new Map<string, number>();
@@ -142,11 +158,6 @@ function countSlots(running: readonly Running[], limits: Limits): Slots {
   const used = (counts: Map<string, number>, kind: Kind, name: string): number =>
     counts.get(`${kind} ${name}`) ?? 0;
   const fits = (kind: Kind, count: number): boolean => limitOf[kind] === 0 || count < limitOf[kind];
-  for (const { host, repository } of running) {
-    add(taken, 'host', host);
-    add(taken, 'repository', repository);
-    add(taken, 'zone', '');
-  }
   return {
     has: (kind, name) => fits(kind, used(taken, kind, name) + used(kept, kind, name)),
     taken: (kind, name) => used(taken, kind, name),

@@ -6,10 +6,13 @@ import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { BackupWorkParts } from '../operations/backup-work.ts';
 import { deleteBackup } from '../operations/delete-backup.ts';
 import { restoreBackup } from '../operations/restore-backup.ts';
+import type { SteerParts } from '../operations/steer.ts';
 import { takeBackup, type TakeBackupParts } from '../operations/take-backup.ts';
 import { verifyBackup } from '../operations/verify-backup.ts';
 
-export function backupService(parts: TakeBackupParts & BackupWorkParts & { logger: Logger }): Service {
+export function backupService(
+  parts: TakeBackupParts & BackupWorkParts & SteerParts & { logger: Logger },
+): Service {
   const { catalog, logger } = parts;
   const implementation: BackupServiceServer = {
     takeBackup: unary(logger, async (request, context) =>

@@ -3,6 +3,7 @@ import { status, type Client, type ServiceDefinition } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import type { Address } from '@holdfast/common/address.ts';
 import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
+import { anyMessage } from '@holdfast/common/testing/anyMessage.ts';
 import { frame, rawCall, type Ending } from '@holdfast/common/testing/rawCall.ts';
 import { BackupServiceService } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { HostServiceService } from '@holdfast/proto/holdfast/v1/host.ts';
@@ -29,6 +30,8 @@ const services: readonly (readonly [keyof Lab['clients'], ServiceDefinition])[] 
   ['statistics', StatisticsServiceService],
   ['leftovers', LeftoverServiceService],
 ];
+
+const UNCLEAR: readonly (number | undefined)[] = [status.INTERNAL, status.UNKNOWN, undefined];
 
 /** What has tripped programs before. */
 const NASTY = ["'; drop table zones; --", '../../etc/passwd', 'a\0b', '\ud800', '%s%n', 'x'.repeat(100_000)];
@@ -153,16 +156,18 @@ describeOnBothStores('bad input', function (kind) {
 
   it('answers bytes that are no messages, and streams that are reset, as clearly', async () => {
     const paths = services.flatMap(([, definition]) => Object.values(definition).map(({ path }) => path));
+    const gzip = { 'grpc-encoding': 'gzip' };
     const bytes = fc.uint8Array({ maxLength: 40 });
     const framed = bytes.map((each) => frame(each));
     const cutShort = bytes.map((each) => frame(each, each.length + 1));
+    const compressed = bytes.map((each) => frame(each, each.length, true));
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...paths),
-        fc.array(fc.oneof(framed, cutShort), { maxLength: 3 }),
+        fc.array(fc.oneof(framed, cutShort, compressed), { maxLength: 3 }),
         fc.constantFrom<Ending>('half-close', 'reset'),
         async (path, chunks, end) => {
-          const code = await rawCall(lab.address as Address & { kind: 'unix' }, path, chunks, end);
+          const code = await rawCall(lab.address as Address & { kind: 'unix' }, path, chunks, end, gzip);
           assert.ok(code !== status.INTERNAL && code !== status.UNKNOWN, `${path}: ${code}`);
           if (end === 'half-close') assert.notEqual(code, undefined, path);
         },
@@ -170,6 +175,20 @@ describeOnBothStores('bad input', function (kind) {
       { numRuns: 4 * RUNS_PER_METHOD },
     );
   });
+
+  for (const [name, definition] of services) {
+    it(`gets a clear answer from ${name} to messages of any shape`, async () => {
+      const paths = Object.values(definition).map(({ path }) => path);
+      await fc.assert(
+        fc.asyncProperty(fc.constantFrom(...paths), anyMessage(text), async (path, message) => {
+          const address = lab.address as Address & { kind: 'unix' };
+          const code = await rawCall(address, path, [frame(message)], 'half-close');
+          assert.ok(!UNCLEAR.includes(code), `${path}: ${code}`);
+        }),
+        { numRuns: 4 * RUNS_PER_METHOD },
+      );
+    });
+  }
 
   it('leaves the state whole', async () => {
     // A SQLite database is checked as it is opened.

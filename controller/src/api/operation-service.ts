@@ -7,6 +7,8 @@ import {
   type OperationServiceServer,
   type WatchOperationResponse,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
+import type { Agents } from '../fleet/agents.ts';
+import type { Hosts } from '../fleet/hosts.ts';
 import type { Elsewhere } from '../operations/elsewhere.ts';
 import type { Journal } from '../operations/journal.ts';
 import type { Live } from '../operations/live.ts';
@@ -17,6 +19,8 @@ export function operationService(parts: {
   journal: Journal;
   live: Live;
   elsewhere: Elsewhere;
+  hosts: Hosts;
+  agents: Agents;
   now: () => Date;
   stopping: AbortSignal;
   logger: Logger;

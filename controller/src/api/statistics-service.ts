@@ -9,12 +9,18 @@ import {
 } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import type { Statistics } from '../catalog/statistics.ts';
 import type { Repositories } from '../fleet/repositories.ts';
+import { scrubStatus } from '../scrub/status.ts';
+import type { Store } from '../store/store.ts';
+import type { Settings } from '../zones/settings.ts';
 import type { Zones } from '../zones/zones.ts';
 
 export function statisticsService(parts: {
+  store: Store;
+  settings: Settings;
   statistics: Statistics;
   zones: Zones;
   repositories: Repositories;
+  now: () => Date;
   logger: Logger;
 }): Service {
   const { statistics, zones, repositories, logger } = parts;
@@ -31,12 +37,15 @@ export function statisticsService(parts: {
       if (request.zone !== '') await zones.require(request.zone);
       if (request.repository !== '') await repositories.find(request.repository);
       const found = await statistics.ofRepositories(request);
-      return { repositories: await Promise.all(found.map((each) => withSpace(each, correlationId))) };
+      const answered = found.map(async (each) =>
+        withSpace({ ...each, scrub: await scrubStatus(parts, each) }, correlationId),
+      );
+      return { repositories: await Promise.all(answered) };
     }),
   };
   /** One that does not answer spoils no other. */
   const withSpace = async (
-    known: Pick<RepositoryStatistics, 'repository' | 'zone' | 'sums'>,
+    known: Omit<RepositoryStatistics, 'space' | 'error'>,
     correlationId: string,
   ): Promise<RepositoryStatistics> => {
     try {

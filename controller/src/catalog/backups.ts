@@ -5,9 +5,9 @@ import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { BackupTable } from '../store/schema.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import { implausibilities, MAX_HISTORY } from './plausibility.ts';
-import { insertedProof } from './proofs.ts';
+import { insertedProof, insertedUnproved } from './proofs.ts';
 import { transferredBytesOf } from './transferred.ts';
-import { findPage, isAfter, parsePageSize, parsePageToken } from './page.ts';
+import { domainWays, findPage, isAfter, parsePageSize, parsePageToken } from './page.ts';
 
 /** A backup's wrapped key and the id of the key that opens it. */
 export interface WrappedKey {
@@ -89,7 +89,7 @@ export function createCatalog({ store }: { store: Store }): Catalog {
       const size = parsePageSize(pageSize);
       const end = parsePageToken(pageToken);
       const { page, nextPageToken } = await findPage(
-        domain,
+        domainWays(domain),
         (where) => {
           let query = db.selectFrom('backups').select(LISTED);
           if (zone !== '') query = query.where('zone', '=', zone);
@@ -146,6 +146,7 @@ export async function insertBackup(
     .values({
       ...columns,
       ...insertedProof(manifest, snapshotTime),
+      ...insertedUnproved(snapshotTime, now),
       id: published.id,
       host: published.host,
       repository: published.repository,

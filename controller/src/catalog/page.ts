@@ -71,22 +71,39 @@ export function isAfter(timeColumn: string, { time, id }: PageEnd): Expression<S
   return sql<boolean>`(${sql.ref(timeColumn)}, ${sql.ref('id')}) < (${time}, ${id})`;
 }
 
+/** A column that names the domain, and its value there. */
+export type DomainWay = readonly ['domain_name' | 'domain_uuid', string];
+
+/** The ways to what belongs to a domain, which is given by its name or UUID; one to everything without a domain. */
+export function domainWays(domain: string): readonly (DomainWay | undefined)[] {
+  if (domain === '') return [undefined];
+  const uuid = domain.toLowerCase();
+  return isUuid(uuid)
+    ? [
+        ['domain_name', domain],
+        ['domain_uuid', uuid],
+      ]
+    : [['domain_name', domain]];
+}
+
 /**
- * A page of what belongs to a domain, which is given by its name or UUID; of everything without one. Each way has an index
- * of its own; both at once would have none.
+ * A page of what one of several ways leads to, newest first. Each way has an index that is in this order; a condition that
+ * takes several ways at once would have none.
+ *
+ * @param find what a way leads to, newest first, one entry more than the page has
  */
-export async function findPage<Row extends { readonly id: string }>(
-  domain: string,
-  find: (where?: readonly ['domain_name' | 'domain_uuid', string]) => Promise<readonly Row[]>,
+export async function findPage<Way, Row extends { readonly id: string }>(
+  ways: readonly Way[],
+  find: (way: Way) => Promise<readonly Row[]>,
   endOf: (row: Row) => PageEnd,
   pageSize: number,
   bytesOf?: (row: Row) => number,
 ): Promise<{ readonly page: readonly Row[]; readonly nextPageToken: string }> {
-  if (domain === '') return cutPage(await find(), pageSize, endOf, bytesOf);
-  const byName = await find(['domain_name', domain]);
-  const uuid = domain.toLowerCase();
-  const byUuid = isUuid(uuid) ? await find(['domain_uuid', uuid]) : [];
-  const rows = new Map([...byName, ...byUuid].map((row) => [row.id, row]));
+  const found: (readonly Row[])[] = [];
+  for (const way of ways) found.push(await find(way));
+  const [only, ...others] = found;
+  if (only !== undefined && others.length === 0) return cutPage(only, pageSize, endOf, bytesOf);
+  const rows = new Map(found.flat().map((row) => [row.id, row]));
   const newestFirst = [...rows.values()].sort((one, other) =>
     keyOf(endOf(one)) < keyOf(endOf(other)) ? 1 : -1,
   );

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { Reason } from '@holdfast/common/reasons.ts';
-import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
+import type { TakeBackupStart, VerifyBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { BackupState, VerifyBackupRequest, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { BackupResult } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
@@ -49,7 +49,12 @@ for (const kind of ['sqlite', 'postgres'] as const) {
         ...{ version: 1, backupId: start.backupId, domainUuid: start.domain, domainName: 'vm', checked },
         operationId: operation.id,
         snapshotTime: new Date(Date.UTC(2026, 0, dayOfMonth)),
-        disks: [{ target: 'vda', dataBytes, storedBytes, compression: start.options?.compression ?? '' }],
+        disks: [
+          {
+            ...{ target: 'vda', dataBytes, storedBytes, compression: start.options?.compression ?? '' },
+            ...{ storedDigests: {}, contentDigests: {} },
+          },
+        ],
       });
       const value = BackupResult.fromPartial({ path: `p/${start.backupId}`, manifest });
       job.emit({ $case: 'completed', value: { result: { $case: 'backup', value } } });
@@ -125,10 +130,15 @@ for (const kind of ['sqlite', 'postgres'] as const) {
       let day = 0;
       const note = (given: Partial<Verification>): Promise<unknown> =>
         store.transact((trx) =>
-          noteVerification(trx, backupId, {
-            ...{ time: new Date(Date.UTC(2026, 1, ++day)), level: 'content', samplePercent: 100 },
-            ...{ operationId: 'o', intact: true, message: '', ...given },
-          }),
+          noteVerification(
+            trx,
+            backupId,
+            {
+              ...{ time: new Date(0), level: 'content', samplePercent: 100 },
+              ...{ operationId: 'o', intact: true, message: '', scrub: false, ...given },
+            },
+            new Date(Date.UTC(2026, 1, ++day)),
+          ),
         );
       const row = () =>
         store.db.selectFrom('backups').selectAll().where('id', '=', backupId).executeTakeFirstOrThrow();
@@ -147,12 +157,47 @@ for (const kind of ['sqlite', 'postgres'] as const) {
       assert.equal((await row()).damage_level, 'stored');
       await note({ level: 'stored' });
       assert.ok(!(await isDamaged()));
-      // The latest proof of each kind.
+      // By the controller's clock, whole proofs and those of scrubs at each level.
       const at = (of: number): string => new Date(Date.UTC(2026, 1, of)).toISOString();
-      const { metadata_proof_time, stored_proof_time, content_proof_time } = await row();
-      assert.deepEqual([metadata_proof_time, stored_proof_time, content_proof_time], [at(6), at(6), at(5)]);
+      const unproved = async (): Promise<readonly string[]> => {
+        const { metadata_unproved_since, stored_unproved_since, content_unproved_since } = await row();
+        return [metadata_unproved_since, stored_unproved_since, content_unproved_since];
+      };
+      assert.deepEqual(await unproved(), [at(6), at(6), at(5)]);
+      await note({ level: 'content', samplePercent: 5 });
+      assert.deepEqual(await unproved(), [at(6), at(6), at(5)]);
+      await note({ level: 'content', samplePercent: 5, scrub: true });
+      assert.deepEqual(await unproved(), [at(8), at(6), at(8)]);
       await store.close();
       await lab.restartController();
+    });
+
+    it('samples go through all of a backup, at each level by itself, and one that came to nothing is taken again', async () => {
+      const { backupId } = await backedUp({});
+      const { backups } = lab.clients;
+      const sample = async (level: string, error?: HoldfastError): Promise<bigint> => {
+        const request = VerifyBackupRequest.fromPartial({ backupId, level, samplePercent: 50 });
+        const { operation } = await ask(backups.verifyBackup.bind(backups), request);
+        const job = await jobOf(agent, operation?.id ?? '');
+        const value = { level, disks: [], samplePercent: 50 };
+        job.emit(
+          error === undefined
+            ? { $case: 'completed', value: { result: { $case: 'verification', value } } }
+            : happening.failed(error),
+        );
+        await reaches(lab, operation?.id ?? '', error === undefined ? SUCCEEDED : FAILED);
+        return (job.start as VerifyBackupStart).sampleIndex;
+      };
+      const stalled = new HoldfastError('REPOSITORY_STALLED', 'the NAS does not answer');
+      const taken = [
+        await sample('content'),
+        await sample('stored'),
+        await sample('content', stalled),
+        await sample('content'),
+        await sample('stored'),
+        await sample('content'),
+      ];
+      assert.deepEqual(taken, [0n, 0n, 1n, 1n, 1n, 2n]);
     });
 
     it('what is unusual is told in the operation and of the backup, unless that is switched off', async () => {

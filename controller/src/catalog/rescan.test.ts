@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { correlated } from '@holdfast/common/client.ts';
 import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
 import { manifestMac, sha256 } from '@holdfast/common/manifestDigest.ts';
@@ -253,6 +254,27 @@ for (const kind of ['sqlite', 'postgres'] as const) {
       // Put back later on purpose, it is entered again.
       agent.folders = [deleted.folder];
       assert.equal((await rescan()).findings[0]?.outcome, IMPORTED);
+    });
+
+    it('ends at the agent too when its caller goes away, though the repository hangs', async () => {
+      await backedUp();
+      const [begun, left] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
+      agent.whileScanning = (signal) => {
+        begun.resolve(undefined);
+        signal.addEventListener('abort', () => {
+          left.resolve(undefined);
+        });
+        return left.promise;
+      };
+      const { repositories } = lab.clients;
+      const stream = repositories.rescanRepository({ name: 'r1', dryRun: false });
+      const ended = once(stream, 'error');
+      stream.resume();
+      await begun.promise;
+      stream.cancel();
+      await Promise.all([ended, left.promise]);
+      agent.whileScanning = () => Promise.resolve();
+      assert.equal((await rescan()).figures?.known, 1n);
     });
 
     it('asks another host when one is away, and says when the repository does not answer', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { sql } from 'kysely';
+import { CompiledQuery, createQueryId, sql, type RootOperationNode } from 'kysely';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import type { DomainStatistics } from '@holdfast/proto/holdfast/v1/statistics.ts';
 import { transferredBytes } from '../store/migrations.ts';
@@ -168,6 +168,32 @@ describeOnBothStores('statistics', function (kind) {
     const [zone] = await statistics.ofZones('z1');
     assert.equal(zone?.sums?.virtualSizeBytes, 24_000n * TIB);
   });
+
+  if (kind === 'sqlite') {
+    it('are read from indices alone', async () => {
+      const nodes: RootOperationNode[] = [];
+      const db = store.db.withPlugin({
+        transformQuery: ({ node }) => {
+          nodes.push(node);
+          return node;
+        },
+        transformResult: ({ result }) => Promise.resolve(result),
+      });
+      const watched = createStatistics({ store: { ...store, db } });
+      await watched.ofZones('');
+      await watched.ofZones('z1');
+      await watched.ofRepositories({ zone: '', repository: '' });
+      assert.equal(nodes.length, 3);
+      for (const node of nodes) {
+        const query = store.db.getExecutor().compileQuery(node, createQueryId());
+        const explain = CompiledQuery.raw(`explain query plan ${query.sql}`, [...query.parameters]);
+        const { rows } = await store.db.executeQuery<{ detail: string }>(explain);
+        const steps = rows.map(({ detail }) => detail).filter((detail) => / backups\b/.test(detail));
+        assert.equal(steps.length, 1);
+        assert.match(steps[0] ?? '', /^SEARCH backups USING COVERING INDEX /);
+      }
+    });
+  }
 
   it('know what older backups transferred from their stages', async () => {
     const id = await insert('z1', 'r1', A, 1_000, { dataBytes: 1n });

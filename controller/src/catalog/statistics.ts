@@ -30,8 +30,9 @@ export interface Statistics {
 /** As text: the sizes of many thin disks together are more than a number holds. Null over nothing. */
 type Sum = string | null;
 
+/** Of columns that are in the indices of domains and of repositories, so that the table is not read. */
 const sums = [
-  sql<Sum>`cast(count(backups.id) as text)`.as('backups'),
+  sql<Sum>`cast(count(backups.snapshot_time) as text)`.as('backups'),
   sql<Sum>`cast(sum(backups.virtual_size_bytes) as text)`.as('virtual_size_bytes'),
   sql<Sum>`cast(sum(backups.data_bytes) as text)`.as('data_bytes'),
   sql<Sum>`cast(sum(backups.transferred_bytes) as text)`.as('transferred_bytes'),

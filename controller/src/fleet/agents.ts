@@ -1,9 +1,12 @@
+import { connectivityState } from '@grpc/grpc-js';
 import { parseAddress } from '@holdfast/common/address.ts';
-import { callUnary, checkHealth, connectTo, correlated } from '@holdfast/common/client.ts';
+import { callUnary, checkHealth, connectTo, correlated, type UnaryMethod } from '@holdfast/common/client.ts';
 import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
 import type { Certificates } from '@holdfast/common/identity/certificates.ts';
 import {
   AgentServiceClient,
+  type CancelDeletionRequest,
+  type CancelDeletionResponse,
   type DeleteBackupRequest,
   type DeleteBackupResponse,
   type FindKeyFilesRequest,
@@ -27,6 +30,8 @@ import {
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
+/** Longer than the longest pause between two tries of a channel to reach its agent. */
+const REACH_DEADLINE_MS = 3 * SECOND;
 /** An agent that is asked a question answers within this, or counts as unreachable. libvirt is behind it. */
 const ASK_DEADLINE_MS = 30 * SECOND;
 /** For an agent to say that it is there. */
@@ -37,8 +42,12 @@ const REPOSITORY_DEADLINE_MS = 3 * MINUTE;
 const FIND_DEADLINE_MS = 2 * MINUTE;
 /** Longer than an agent gives a NAS for a thousand small files. */
 const KEY_FILES_DEADLINE_MS = 12 * MINUTE;
-/** Long, since unlinking large files on a NAS takes its time; an agent that is gone is noticed by keepalive. */
-const DELETE_DEADLINE_MS = 30 * MINUTE;
+/** An agent looks into its memory for it. */
+const CANCEL_DEADLINE_MS = 3 * SECOND;
+/** Longer than any agent needs to give a deletion up; one that is gone is noticed by keepalive. */
+const DELETE_DEADLINE_MS = 24 * 60 * MINUTE;
+/** Long, since unlinking large files on a NAS takes its time. */
+const REMOVE_DEADLINE_MS = 30 * MINUTE;
 
 /** A host whose agent is to be called. */
 export interface AgentPlace {
@@ -46,6 +55,13 @@ export interface AgentPlace {
   readonly zone: string;
   readonly address: string;
 }
+
+/** A call to an agent, with a deadline of its own. */
+export type Ask<Request, Response> = (
+  place: AgentPlace,
+  request: Request,
+  correlationId: string,
+) => Promise<Response>;
 
 /** The channels to agents, one for each address. Every call throws HoldfastError AGENT_UNREACHABLE that names the host. */
 export interface Agents {
@@ -59,21 +75,10 @@ export interface Agents {
   identify(place: AgentPlace, correlationId: string): Promise<GetHostResponse>;
   /** Returns when the agent serves. libvirt is not asked. */
   beat(place: AgentPlace): Promise<void>;
-  prepareRepository(
-    place: AgentPlace,
-    request: PrepareRepositoryRequest,
-    correlationId: string,
-  ): Promise<PrepareRepositoryResponse>;
-  getRepositoryStats(
-    place: AgentPlace,
-    request: GetRepositoryStatsRequest,
-    correlationId: string,
-  ): Promise<GetRepositoryStatsResponse>;
-  deleteBackup(
-    place: AgentPlace,
-    request: DeleteBackupRequest,
-    correlationId: string,
-  ): Promise<DeleteBackupResponse>;
+  readonly prepareRepository: Ask<PrepareRepositoryRequest, PrepareRepositoryResponse>;
+  readonly getRepositoryStats: Ask<GetRepositoryStatsRequest, GetRepositoryStatsResponse>;
+  readonly cancelDeletion: Ask<CancelDeletionRequest, CancelDeletionResponse>;
+  readonly deleteBackup: Ask<DeleteBackupRequest, DeleteBackupResponse>;
   /** What lies in a repository, batch by batch. Ends with an error when the signal aborts. */
   scanRepository(
     place: AgentPlace,
@@ -81,27 +86,11 @@ export interface Agents {
     correlationId: string,
     signal: AbortSignal,
   ): AsyncGenerator<ScanRepositoryResponse, void, undefined>;
-  findKeyFiles(
-    place: AgentPlace,
-    request: FindKeyFilesRequest,
-    correlationId: string,
-  ): Promise<FindKeyFilesResponse>;
-  writeKeyFiles(
-    place: AgentPlace,
-    request: WriteKeyFilesRequest,
-    correlationId: string,
-  ): Promise<WriteKeyFilesResponse>;
+  readonly findKeyFiles: Ask<FindKeyFilesRequest, FindKeyFilesResponse>;
+  readonly writeKeyFiles: Ask<WriteKeyFilesRequest, WriteKeyFilesResponse>;
   listJobs(place: AgentPlace, correlationId: string): Promise<ListJobsResponse>;
-  findLeftovers(
-    place: AgentPlace,
-    request: FindLeftoversRequest,
-    correlationId: string,
-  ): Promise<FindLeftoversResponse>;
-  removeLeftovers(
-    place: AgentPlace,
-    request: RemoveLeftoversRequest,
-    correlationId: string,
-  ): Promise<RemoveLeftoversResponse>;
+  readonly findLeftovers: Ask<FindLeftoversRequest, FindLeftoversResponse>;
+  readonly removeLeftovers: Ask<RemoveLeftoversRequest, RemoveLeftoversResponse>;
   /** Closes the channel to an address; the next call opens another. */
   forget(address: string): void;
   close(): void;
@@ -128,47 +117,37 @@ export function createAgents(certificates?: Certificates): Agents {
     for (const each of clients.get(address)?.values() ?? []) each.close();
     clients.delete(address);
   };
+  const ready: Agents['ready'] = (place, deadlineMs) =>
+    new Promise((resolve, reject) => {
+      client(place).waitForReady(new Date(Date.now() + deadlineMs), (error) => {
+        if (error === undefined) resolve();
+        else reject(unreachable(place, error));
+      });
+    });
+  const asking =
+    <Request, Response>(
+      method: (agent: AgentServiceClient) => UnaryMethod<Request, Response>,
+      deadlineMs: number,
+    ): Ask<Request, Response> =>
+    async (place, request, correlationId) => {
+      // A channel that has failed fails all calls until its next try, though the agent may be back: that try is waited for.
+      if (client(place).getChannel().getConnectivityState(true) === connectivityState.TRANSIENT_FAILURE)
+        await ready(place, REACH_DEADLINE_MS).catch(() => undefined);
+      return await naming(place, callUnary(method(client(place)), request, { correlationId, deadlineMs }));
+    };
+  const getHost = asking((agent) => agent.getHost.bind(agent), ASK_DEADLINE_MS);
+  const listJobs = asking((agent) => agent.listJobs.bind(agent), ASK_DEADLINE_MS);
   return {
     client,
-    ready: (place, deadlineMs) =>
-      new Promise((resolve, reject) => {
-        client(place).waitForReady(new Date(Date.now() + deadlineMs), (error) => {
-          if (error === undefined) resolve();
-          else reject(unreachable(place, error));
-        });
-      }),
-    getHost: async (place, domain, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
-      return await naming(
-        place,
-        callUnary(agent.getHost.bind(agent), { domain, withoutDomains: false }, options),
-      );
-    },
-    identify: async (place, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
-      return await naming(
-        place,
-        callUnary(agent.getHost.bind(agent), { domain: '', withoutDomains: true }, options),
-      );
-    },
+    ready,
+    getHost: (place, domain, correlationId) =>
+      getHost(place, { domain, withoutDomains: false }, correlationId),
+    identify: (place, correlationId) => getHost(place, { domain: '', withoutDomains: true }, correlationId),
     beat: (place) => naming(place, checkHealth(client(place), BEAT_DEADLINE_MS)),
-    prepareRepository: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: REPOSITORY_DEADLINE_MS };
-      return await naming(place, callUnary(agent.prepareRepository.bind(agent), request, options));
-    },
-    getRepositoryStats: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: REPOSITORY_DEADLINE_MS };
-      return await naming(place, callUnary(agent.getRepositoryStats.bind(agent), request, options));
-    },
-    deleteBackup: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
-      return await naming(place, callUnary(agent.deleteBackup.bind(agent), request, options));
-    },
+    prepareRepository: asking((agent) => agent.prepareRepository.bind(agent), REPOSITORY_DEADLINE_MS),
+    getRepositoryStats: asking((agent) => agent.getRepositoryStats.bind(agent), REPOSITORY_DEADLINE_MS),
+    cancelDeletion: asking((agent) => agent.cancelDeletion.bind(agent), CANCEL_DEADLINE_MS),
+    deleteBackup: asking((agent) => agent.deleteBackup.bind(agent), DELETE_DEADLINE_MS),
     scanRepository: async function* (place, request, correlationId, signal) {
       const stream = client(place).scanRepository(request, correlated(correlationId));
       const cancel = (): void => {
@@ -186,31 +165,11 @@ export function createAgents(certificates?: Certificates): Agents {
         cancel();
       }
     },
-    findKeyFiles: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: KEY_FILES_DEADLINE_MS };
-      return await naming(place, callUnary(agent.findKeyFiles.bind(agent), request, options));
-    },
-    writeKeyFiles: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: KEY_FILES_DEADLINE_MS };
-      return await naming(place, callUnary(agent.writeKeyFiles.bind(agent), request, options));
-    },
-    listJobs: async (place, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: ASK_DEADLINE_MS };
-      return await naming(place, callUnary(agent.listJobs.bind(agent), {}, options));
-    },
-    findLeftovers: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: FIND_DEADLINE_MS };
-      return await naming(place, callUnary(agent.findLeftovers.bind(agent), request, options));
-    },
-    removeLeftovers: async (place, request, correlationId) => {
-      const agent = client(place);
-      const options = { correlationId, deadlineMs: DELETE_DEADLINE_MS };
-      return await naming(place, callUnary(agent.removeLeftovers.bind(agent), request, options));
-    },
+    findKeyFiles: asking((agent) => agent.findKeyFiles.bind(agent), KEY_FILES_DEADLINE_MS),
+    writeKeyFiles: asking((agent) => agent.writeKeyFiles.bind(agent), KEY_FILES_DEADLINE_MS),
+    listJobs: (place, correlationId) => listJobs(place, {}, correlationId),
+    findLeftovers: asking((agent) => agent.findLeftovers.bind(agent), FIND_DEADLINE_MS),
+    removeLeftovers: asking((agent) => agent.removeLeftovers.bind(agent), REMOVE_DEADLINE_MS),
     forget,
     close: () => {
       for (const address of [...clients.keys()]) forget(address);

@@ -2,6 +2,7 @@ import { HoldfastError } from '@holdfast/common/errors.ts';
 import { HostState, type Domain, type Host } from '@holdfast/proto/holdfast/v1/host.ts';
 import type { Agents } from './agents.ts';
 import type { Hosts } from './hosts.ts';
+import { fitHosts, noFitHost } from './placement.ts';
 
 /** Longer than any name that libvirt keeps. */
 const MAX_DOMAIN_BYTES = 1_024;
@@ -18,15 +19,23 @@ export interface FoundDomain {
 
 /**
  * Finds where a domain is by asking: the given host, or all hosts of the zone at once. A host that is down does not
- * hinder the others. A domain that several hosts know, as after a migration, is where it runs.
+ * hinder the others. A domain that several hosts know, as after a migration, is where it runs; one that is shut off on all of
+ * them, whose images all of them see as they are, can be read by any: the least busy one does.
  *
+ * @param wanted `host` empty: anywhere; `present`: where it was chosen before, which is where one that is shut off stays as long as
+ *   that host knows it and may work
  * @throws HoldfastError INVALID_REQUEST when the domain is missing, or several are meant, HOST_NOT_FOUND, ZONE_MISMATCH,
  *   DOMAIN_NOT_FOUND, which names hosts that could not be asked, AGENT_UNREACHABLE when none could be, HOST_DRAINED,
  *   DOMAIN_STATE when it is active on several hosts, as in the middle of a migration
  */
 export async function findDomain(
   parts: { readonly hosts: Hosts; readonly agents: Agents },
-  wanted: { readonly zone: string; readonly domain: string; readonly host: string },
+  wanted: {
+    readonly zone: string;
+    readonly domain: string;
+    readonly host: string;
+    readonly present?: string;
+  },
   correlationId: string,
 ): Promise<FoundDomain> {
   if (wanted.domain.trim() === '' || Buffer.byteLength(wanted.domain) > MAX_DOMAIN_BYTES) {
@@ -47,8 +56,8 @@ export async function findDomain(
     answer.status === 'rejected' ? [answer.reason] : [],
   );
   if (found.length === 0) throw notFound(wanted, asked, failures);
-  const place = chooseWhere(wanted.domain, found);
-  if (!place.host.drained) return { ...place, reason: reasonFor(place, found, wanted.host !== '') };
+  const place = await chooseWhere(parts.hosts, wanted, found);
+  if (!place.host.drained) return place;
   throw new HoldfastError(
     'HOST_DRAINED',
     `Domain ${JSON.stringify(place.domain.name)} is on host ${place.host.name}, which is drained and takes no new work. ` +
@@ -60,10 +69,14 @@ export async function findDomain(
 type Place = Omit<FoundDomain, 'reason'>;
 
 /** The one that is meant. */
-function chooseWhere(name: string, found: readonly Place[]): Place {
+async function chooseWhere(
+  hosts: Hosts,
+  { zone, domain: name, host: named, present }: Parameters<typeof findDomain>[1],
+  found: readonly Place[],
+): Promise<FoundDomain> {
   const [first, ...others] = found;
   if (first === undefined) throw new TypeError('nothing was found');
-  if (others.length === 0) return first;
+  if (others.length === 0) return { ...first, reason: reasonFor(first, found, named !== '') };
   const places = found.map(({ host, domain }) => `${host.name} (${domain.uuid}, ${domain.state})`).join(', ');
   if (others.some(({ domain }) => domain.uuid !== first.domain.uuid)) {
     throw new HoldfastError(
@@ -73,7 +86,8 @@ function chooseWhere(name: string, found: readonly Place[]): Place {
   }
   const active = found.filter(({ domain }) => domain.state !== SHUT_OFF);
   const [running, ...more] = active;
-  if (running !== undefined && more.length === 0) return running;
+  if (running !== undefined && more.length === 0)
+    return { ...running, reason: reasonFor(running, found, false) };
   if (running !== undefined) {
     throw new HoldfastError(
       'DOMAIN_STATE',
@@ -81,12 +95,39 @@ function chooseWhere(name: string, found: readonly Place[]): Place {
       { metadata: { domain: name } },
     );
   }
-  // Whoever reads the images on one host does not see that the domain is started on another.
-  throw new HoldfastError(
-    'INVALID_REQUEST',
-    `Domain ${JSON.stringify(name)} is shut off, and known to several hosts: ${places}. Name the host, and see to it that ` +
-      'it is started on no other one meanwhile.',
+  const still = found.find(({ host }) => host.name === present && !host.drained);
+  if (still !== undefined) return { ...still, reason: reasonFor(still, found, false) };
+  if (!others.every(({ domain }) => haveSameSources(first.domain, domain))) {
+    throw new HoldfastError(
+      'INVALID_REQUEST',
+      `Domain ${JSON.stringify(name)} is shut off, and known to several hosts: ${places}. That its disks are the same there cannot ` +
+        'be told. Name the host, and see to it that it is started on no other one meanwhile.',
+    );
+  }
+  return leastBusy(zone, await hosts.withOperations(found.map(({ host }) => host)), found);
+}
+
+/** Whether two hosts see the same images in the same state: also a start on another host is noticed by what it writes, then. */
+function haveSameSources(one: Domain, other: Domain): boolean {
+  const [ones, others] = [one, other].map(({ disks }) => disks.filter(({ device }) => device === 'disk'));
+  if (ones === undefined || others === undefined) return false;
+  return (
+    ones.length > 0 &&
+    ones.length === others.length &&
+    ones.every(({ target, source, sourceState }) => {
+      const twin = others.find((disk) => disk.target === target);
+      return sourceState !== '' && twin?.source === source && twin.sourceState === sourceState;
+    })
   );
+}
+
+function leastBusy(zone: string, hosts: readonly Host[], found: readonly Place[]): FoundDomain {
+  const need = { feature: '', label: '', preferred: '' };
+  const [best] = fitHosts(hosts, need);
+  const place = found.find(({ host }) => host.name === best?.host);
+  if (best === undefined || place === undefined) throw noFitHost(zone, 'read its disks', hosts, need);
+  const names = hosts.map(({ name }) => name).join(', ');
+  return { ...place, reason: `The domain is shut off and known to ${names}. ${best.reason}` };
 }
 
 function reasonFor({ host, domain }: Place, found: readonly Place[], named: boolean): string {

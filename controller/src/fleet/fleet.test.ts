@@ -51,6 +51,17 @@ describeOnBothStores('hosts and repositories', function (kind) {
     await refused(ask(hosts.getHost.bind(hosts), { name: 'h1' }), 'AGENT_UNREACHABLE');
   });
 
+  it('reaches an agent that is back, however long it was away', async () => {
+    const { hosts } = lab.clients;
+    const look = () => ask(hosts.getHost.bind(hosts), { name: 'h1' });
+    await agent.stop();
+    const awayUntilMs = performance.now() + 2_000;
+    // Each try that fails makes the pause before the next one longer.
+    while (performance.now() < awayUntilMs) await refused(look(), 'AGENT_UNREACHABLE');
+    await agent.startAgain();
+    assert.equal((await look()).host?.name, 'h1');
+  });
+
   it('tells the agent what to mount, keeps the id that it found, and shows no password', async () => {
     const { repositories } = lab.clients;
     const password = 'correct horse, "battery"';

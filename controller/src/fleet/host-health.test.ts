@@ -119,6 +119,47 @@ describeOnBothStores('hosts at work', function (kind) {
     );
   });
 
+  it('that see the same disks of a domain that is shut off take it in turn, and the reason is told', async () => {
+    const disk = {
+      target: 'vda',
+      source: '/nfs/web.qcow2',
+      format: 'qcow2',
+      device: 'disk',
+      sourceState: '7:9:1.5',
+    };
+    const cdrom = { ...disk, target: 'sda', device: 'cdrom', sourceState: '' };
+    const web = { uuid: randomUUID(), name: 'web', state: 'shut off', disks: [disk, cdrom] };
+    first.domains = [web];
+    second.domains = [web];
+    const { id } = await takeBackup(lab, { domain: 'web' });
+    await jobOf(first, id);
+    assert.equal(
+      (await getOperation(lab, id)).hostReason,
+      'The domain is shut off and known to h1, h2. Of 2 least busy hosts, with 0 operations, the first by name.',
+    );
+    const db = { ...web, uuid: randomUUID(), name: 'db' };
+    first.domains = [db];
+    second.domains = [db];
+    const { id: next } = await takeBackup(lab, { domain: 'db' });
+    await jobOf(second, next);
+    assert.equal(
+      (await getOperation(lab, next)).hostReason,
+      'The domain is shut off and known to h1, h2. The least busy of 2 hosts that fit, with 0 operations.',
+    );
+    const seen = [
+      { sourceState: '7:9:1.6' },
+      { sourceState: '' },
+      { source: '/local/web.qcow2' },
+      { target: 'vdb' },
+    ];
+    for (const other of seen) {
+      const uuid = randomUUID();
+      first.domains = [{ ...web, uuid, name: 'new' }];
+      second.domains = [{ ...web, uuid, name: 'new', disks: [{ ...disk, ...other }] }];
+      await refused(takeBackup(lab, { domain: 'new' }), 'INVALID_REQUEST');
+    }
+  });
+
   it('are asked for a domain that several know: it is where it runs', async () => {
     const uuid = randomUUID();
     first.domains = [{ uuid, name: 'web', state: 'shut off' }];
@@ -128,7 +169,7 @@ describeOnBothStores('hosts at work', function (kind) {
     assert.equal((await getOperation(lab, id)).hostReason, 'The domain runs on h2. It is shut off on h1.');
   });
 
-  it('are not chosen among when a domain is shut off on several, or active on several', async () => {
+  it('are not chosen among when a domain is shut off on several that need not see the same disks, or active on several', async () => {
     const uuid = randomUUID();
     first.domains = [{ uuid, name: 'web', state: 'shut off' }];
     second.domains = [{ uuid, name: 'web', state: 'shut off' }];

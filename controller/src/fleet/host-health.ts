@@ -122,20 +122,36 @@ export function createHostHealth(parts: {
     await look(host);
   };
   const visiting = new Map<string, Promise<void>>();
+  const begin = (host: Host): void => {
+    if (visiting.has(host.name)) return;
+    const visited = visit(host)
+      .catch(() => undefined)
+      .finally(() => visiting.delete(host.name));
+    visiting.set(host.name, visited);
+  };
+  /** False when everything stops. */
+  const pauseUntil = async (time: number): Promise<boolean> => {
+    const ms = time - performance.now();
+    if (ms > 0) await sleep(ms, undefined, { signal: stop.signal }).catch(() => undefined);
+    return !stop.signal.aborted;
+  };
+  /** All at once the first time; then spread over the time between two beats, so that a thousand hosts hold up nothing else. */
   const visitAll = async (list: () => Promise<readonly Host[]>): Promise<void> => {
+    let spread = false;
     while (!stop.signal.aborted) {
+      const began = performance.now();
       try {
-        for (const host of await list()) {
-          if (visiting.has(host.name)) continue;
-          const visited = visit(host)
-            .catch(() => undefined)
-            .finally(() => visiting.delete(host.name));
-          visiting.set(host.name, visited);
+        const round = (await list()).map((host) => ({ host, entry: entryOf(host.name) }));
+        for (const [index, { host, entry }] of round.entries()) {
+          if (spread && !(await pauseUntil(began + (heartbeatMs * index) / round.length))) break;
+          // It may have been removed meanwhile.
+          if (entries.get(host.name) === entry) begin(host);
         }
       } catch (error) {
         logger.error('the hosts could not be listed', { error });
       }
-      await sleep(heartbeatMs, undefined, { signal: stop.signal }).catch(() => undefined);
+      spread = true;
+      await pauseUntil(began + heartbeatMs);
     }
     await Promise.all(visiting.values());
   };

@@ -75,8 +75,8 @@ export function createHosts(parts: {
       .where('active', '=', 1)
       .groupBy(['host', 'start_sent'])
       .execute();
-    const countOf = (host: string, begun: number): number =>
-      Number(rows.find((row) => row.host === host && row.start_sent === begun)?.operations ?? 0);
+    const counts = new Map(rows.map((row) => [`${row.start_sent} ${row.host}`, Number(row.operations)]));
+    const countOf = (host: string, begun: number): number => counts.get(`${begun} ${host}`) ?? 0;
     return hosts.map((host) => ({
       ...host,
       runningOperations: countOf(host.name, 1),

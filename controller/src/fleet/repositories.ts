@@ -59,6 +59,12 @@ export interface Repositories {
    * @throws HoldfastError REPOSITORY_STALLED when it answers no host, and as add
    */
   stats(repository: Repository, correlationId: string): Promise<GetRepositoryStatsResponse>;
+  /** Whether it answers a host of its zone; undefined when that says neither. It takes as long as the host waits for it. */
+  look(
+    name: string,
+    host: Host,
+    correlationId: string,
+  ): Promise<{ readonly stalledSince: Date | undefined } | undefined>;
   /** What is unfinished in it, as the first host of its zone that answers sees it. @throws as stats */
   findLeftovers(repository: Repository, correlationId: string): Promise<readonly Leftover[]>;
   /** Removes some of that. @returns what became of each @throws as stats */
@@ -83,13 +89,14 @@ export interface Repositories {
     correlationId: string,
   ): Promise<FindKeyFilesResponse>;
   /**
-   * Writes and removes key files in it.
+   * Writes and removes key files in it, as a controller with this epoch.
    *
    * @returns the folders of backups that are not there
-   * @throws as stats
+   * @throws HoldfastError STALE_EPOCH when one with a newer epoch has written some, and as stats
    */
   writeKeyFiles(
     repository: Repository,
+    fencingEpoch: bigint,
     files: Partial<Pick<WriteKeyFilesRequest, 'zoneKeys' | 'replacedZoneKeys' | 'backups'>>,
     correlationId: string,
   ): Promise<readonly string[]>;
@@ -194,6 +201,17 @@ export function createRepositories(parts: {
         if (known?.state === RepositoryState.REPOSITORY_STATE_STALLED) throw stalled(repository, known);
         return ask(repository, host, correlationId);
       }),
+    look: async (name, host, correlationId) => {
+      const askedTime = now();
+      try {
+        await ask(await find(name), host, correlationId);
+        return { stalledSince: undefined };
+      } catch (error) {
+        return error instanceof HoldfastError && error.reason === 'REPOSITORY_STALLED'
+          ? { stalledSince: askedTime }
+          : undefined;
+      }
+    },
     noteEvent: (name, host, event) => {
       health.noteEvent(name, host, event);
     },
@@ -229,10 +247,10 @@ export function createRepositories(parts: {
       const request = { zone: repository.zone, repository: await ref(repository), ...wanted };
       return await askZone(repository.zone, (host) => agents.findKeyFiles(host, request, correlationId));
     },
-    writeKeyFiles: async (repository, files, correlationId) => {
+    writeKeyFiles: async (repository, fencingEpoch, files, correlationId) => {
       const { zone } = repository;
       const none = { zoneKeys: [], replacedZoneKeys: [], backups: [] };
-      const request = { zone, repository: await ref(repository), ...none, ...files };
+      const request = { zone, repository: await ref(repository), fencingEpoch, ...none, ...files };
       const answer = await askZone(zone, (host) => agents.writeKeyFiles(host, request, correlationId));
       return answer.missingPaths;
     },
@@ -269,6 +287,7 @@ export function createRepositories(parts: {
             repository_id: repositoryId,
             credentials_sealed: sealed ?? null,
             create_time: createTime.toISOString(),
+            ...{ scrub_failures: 0, scrub_rest_until: null, scrub_message: '' },
           })
           .execute();
       });

@@ -32,6 +32,8 @@ interface RewrapParts {
   readonly keys: Keys;
   readonly zone: string;
   readonly correlationId: string;
+  /** The epoch under which key files are written; refuses when another controller does this work now. */
+  readonly requireLed: () => Promise<bigint>;
   readonly warn: (reason: string, message: string) => Promise<void>;
 }
 
@@ -62,6 +64,14 @@ export function createRewrapper(parts: RewrapParts): Rewrapper {
     return { repository: await repositories.find(name), escrow, usable, concerned };
   };
 
+  const writeFiles = async (
+    repository: Repository,
+    files: Parameters<Repositories['writeKeyFiles']>[2],
+  ): Promise<readonly string[]> => {
+    const epoch = await parts.requireLed();
+    return repositories.writeKeyFiles(repository, epoch, files, correlationId);
+  };
+
   /** Zone keys whose passphrase was changed, where a repository has them. */
   const replaceZoneKeys = async ({ repository, concerned }: Scene): Promise<void> => {
     const stale = concerned.filter((row) => !written.has(nameOf(repository, row)));
@@ -69,7 +79,7 @@ export function createRewrapper(parts: RewrapParts): Rewrapper {
     const files = await Promise.all(
       stale.map(async (row) => ({ keyId: row.id, content: await keys.zoneKeyFile(row.id) })),
     );
-    await repositories.writeKeyFiles(repository, { replacedZoneKeys: files }, correlationId);
+    await writeFiles(repository, { replacedZoneKeys: files });
     for (const row of stale) written.add(nameOf(repository, row));
   };
 
@@ -108,7 +118,7 @@ export function createRewrapper(parts: RewrapParts): Rewrapper {
       [...ids].map(async (keyId) => ({ keyId, content: await keys.zoneKeyFile(keyId) })),
     );
     const backups = made.map(({ file }) => file);
-    const missing = await repositories.writeKeyFiles(repository, { zoneKeys, backups }, correlationId);
+    const missing = await writeFiles(repository, { zoneKeys, backups });
     const [first] = missing;
     if (first === undefined) return;
     await parts.warn(
@@ -233,7 +243,7 @@ export function createRewrapper(parts: RewrapParts): Rewrapper {
       if (retiring.length > 0) {
         if (await rewrapFound(scene, retiring)) return undefined;
         const gone = retiring.map((row) => ({ keyId: row.id, content: Buffer.alloc(0) }));
-        await repositories.writeKeyFiles(repository, { zoneKeys: gone }, correlationId);
+        await writeFiles(repository, { zoneKeys: gone });
       }
       await settle(scene);
       return undefined;

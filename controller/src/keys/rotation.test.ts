@@ -228,6 +228,16 @@ describeOnBothStores('keys that change', function (kind) {
     for (const id of backups) assert.match(await verify(id), /^AGE-SECRET-KEY-1/);
   });
 
+  it('outranks all updates of before, also those that a state which was put back does not know', async () => {
+    await backUp();
+    agent.keyEpochs.set('r1', 41n);
+    await rotated();
+    const first = agent.keyEpochs.get('r1') ?? 0n;
+    assert.ok(first > 41n);
+    await rotated();
+    assert.ok((agent.keyEpochs.get('r1') ?? 0n) > first);
+  });
+
   it('waits for a backup that is being taken, and wraps it too', async () => {
     await backUp();
     const running = await begin();
@@ -261,6 +271,35 @@ describeOnBothStores('keys that change', function (kind) {
     assert.deepEqual(Object.values(await states()), [KEY_STATE_ACTIVE, KEY_STATE_RETIRING]);
     agent.repositoryProblem = undefined;
     await rotated();
+    assert.deepEqual(Object.values(await states()), [KEY_STATE_ACTIVE, KEY_STATE_RETIRED, KEY_STATE_RETIRED]);
+    assert.equal(files().length, 2);
+  });
+
+  it('is cancelled in time while a repository hangs, and finished later', async () => {
+    await backUp();
+    const written = Promise.withResolvers<undefined>();
+    let calls = 0;
+    agent.onKeyFiles = async () => {
+      calls++;
+      await written.promise;
+    };
+    const { operation } = await rotate();
+    await eventually(() => Promise.resolve(calls === 1));
+    const operationId = operation?.id ?? '';
+    const cancelledMs = performance.now();
+    await ask(lab.clients.operations.cancelOperation.bind(lab.clients.operations), { operationId });
+    await reaches(lab, operationId, OPERATION_STATE_CANCELLED);
+    assert.ok(performance.now() - cancelledMs < 5_500);
+    // The next one does not begin there before that has ended.
+    const next = await rotate();
+    await eventually(async () =>
+      Object.values(await states()).filter((state) => state === KEY_STATE_RETIRING).length === 2
+        ? true
+        : undefined,
+    );
+    assert.equal(calls, 1);
+    written.resolve(undefined);
+    await reaches(lab, next.operation?.id ?? '', OPERATION_STATE_SUCCEEDED);
     assert.deepEqual(Object.values(await states()), [KEY_STATE_ACTIVE, KEY_STATE_RETIRED, KEY_STATE_RETIRED]);
     assert.equal(files().length, 2);
   });

@@ -10,8 +10,13 @@ export interface AgentStream {
   control(command: NonNullable<Control['command']>): void;
   /** Calls back once, when the agent has taken the start or the attachment; before its first event. */
   onTaken(callback: () => void): void;
-  /** The job's events until the stream ends. Throws what gRPC gives when it breaks. */
-  readonly messages: AsyncIterable<FromAgent>;
+  /**
+   * Calls back with each message until the stream ends, also with those that came before it broke. One for which it returns
+   * a promise is waited for before the next comes. To be called once.
+   *
+   * @throws what gRPC gives when the stream breaks, what the callback throws
+   */
+  read(onMessage: (message: FromAgent) => Promise<void> | undefined): Promise<void>;
   /** Says that nothing more will be sent. The job goes on. */
   end(): void;
   /** Drops the stream. The job goes on. */
@@ -50,8 +55,11 @@ function wrap<Start>(
   call: ClientDuplexStream<ToAgent<Start>, FromAgent>,
   startWith: (header: JobHeader) => Start,
 ): AgentStream {
-  // The iterator sees the error as well; without a listener, one after its end would end the process.
-  call.on('error', () => undefined);
+  // Without a listener, an error that nobody reads any more would end the process.
+  let broken: Error | undefined;
+  call.on('error', (error: Error) => {
+    broken ??= error;
+  });
   return {
     start: (header) => {
       call.write({ message: { $case: 'start', value: startWith(header) } });
@@ -62,7 +70,25 @@ function wrap<Start>(
     onTaken: (callback) => {
       call.once('metadata', callback);
     },
-    messages: call as AsyncIterable<unknown> as AsyncIterable<FromAgent>,
+    // Not an iterator: each of its steps leaves promises behind, which of ten thousand streams keep the collector busy.
+    read: (onMessage) =>
+      new Promise((resolve, reject) => {
+        const settle = (): void => {
+          if (broken === undefined) resolve();
+          else reject(broken);
+        };
+        if (call.destroyed) settle();
+        call.on('end', settle);
+        call.on('close', settle);
+        call.on('data', (message: FromAgent) => {
+          const work = onMessage(message);
+          if (work === undefined) return;
+          call.pause();
+          work.then(() => {
+            call.resume();
+          }, reject);
+        });
+      }),
     end: () => {
       call.end();
     },

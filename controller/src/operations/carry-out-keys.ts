@@ -13,6 +13,7 @@ import type { Store } from '../store/store.ts';
 import type { Settings } from '../zones/settings.ts';
 import type { ActiveOperation, Journal } from './journal.ts';
 import { cancelled } from './judge.ts';
+import { newerEpoch } from './newer-epoch.ts';
 
 const SECOND = 1_000;
 const FIRST_RETRY_MS = 0.25 * SECOND;
@@ -20,6 +21,8 @@ const FIRST_RETRY_MS = 0.25 * SECOND;
 const LAST_RETRY_MS = 60 * SECOND;
 /** What others do (running backups, a wish to cancel) is looked for so often. */
 const LOOK_MS = SECOND;
+/** What is under way when it is cancelled may end, but a repository that hangs is not waited for. */
+const CANCEL_GRACE_MS = 2 * SECOND;
 
 export interface CarryOutKeysParts {
   readonly store: Store;
@@ -30,11 +33,8 @@ export interface CarryOutKeysParts {
   readonly now: () => Date;
   readonly logger: Logger;
   readonly stopping: AbortSignal;
-}
-
-/** A repository's part of the work. */
-interface Turn {
-  readonly work: Promise<void>;
+  /** What is under way in repositories, by their names: also of an operation that was cancelled and did not wait for it. */
+  readonly keyTurns: Map<string, Promise<void>>;
 }
 
 /** When a repository is tried again, and how long it has failed. */
@@ -48,7 +48,7 @@ interface Patience {
  * not answer is tried again until it does. Everything that is done is noted at once, so that it goes on where it was left.
  */
 export async function carryOutKeys(parts: CarryOutKeysParts, active: ActiveOperation): Promise<void> {
-  const { store, settings, journal, now, stopping } = parts;
+  const { store, settings, journal, now, stopping, keyTurns: turns } = parts;
   const { operation } = active;
   const { id, zone } = operation;
   if (!(await journal.noteStart(id)) && !active.startSent) return;
@@ -59,12 +59,17 @@ export async function carryOutKeys(parts: CarryOutKeysParts, active: ActiveOpera
     ...parts,
     zone,
     correlationId: operation.correlationId,
+    requireLed: async () => {
+      const led = await journal.active(id);
+      if (led !== undefined) return led.fencingEpoch;
+      throw new HoldfastError('STALE_EPOCH', 'Another controller updates the key files now.');
+    },
     warn: async (reason, message) => {
       const value = { reason, message, target: '' };
       await journal.append(id, { event: { $case: 'warning', value }, time: now() });
     },
   });
-  const turns = new Map<string, Turn>();
+  const own = new Set<Promise<void>>();
   const patience = new Map<string, Patience>();
   let told: KeysProgress | undefined = operation.keysProgress;
   try {
@@ -72,7 +77,7 @@ export async function carryOutKeys(parts: CarryOutKeysParts, active: ActiveOpera
       const led = await journal.active(id);
       if (led === undefined) return;
       if (led.cancelWanted) {
-        await Promise.all([...turns.values()].map(({ work }) => work));
+        await Promise.race([Promise.all(own), sleep(CANCEL_GRACE_MS)]);
         await journal.append(id, { event: { $case: 'failed', value: toStatus(cancelled()) }, time: now() });
         return;
       }
@@ -87,29 +92,34 @@ export async function carryOutKeys(parts: CarryOutKeysParts, active: ActiveOpera
         if (await conclude(parts, led, progress)) return;
         continue;
       }
-      for (const repository of new Set(work.map((each) => each.repository))) {
+      const names = [...new Set(work.map((each) => each.repository))];
+      for (const repository of names) {
         const { nextMs } = patience.get(repository) ?? { nextMs: 0 };
         if (turns.has(repository) || nextMs > performance.now()) continue;
-        const turn = takeTurn(parts, rewrapper, repository, patience).finally(() => {
+        const turn = takeTurn(parts, id, rewrapper, repository, patience).finally(() => {
           turns.delete(repository);
+          own.delete(turn);
         });
-        turns.set(repository, { work: turn });
+        turns.set(repository, turn);
+        own.add(turn);
       }
+      const busy = names.flatMap((repository) => turns.get(repository) ?? []);
       await Promise.race([
-        ...[...turns.values()].map((turn) => turn.work),
-        sleep(turns.size > 0 ? LOOK_MS : shortestWait(patience), undefined, { signal: stopping }).catch(
+        ...busy,
+        sleep(busy.length > 0 ? LOOK_MS : shortestWait(patience), undefined, { signal: stopping }).catch(
           () => undefined,
         ),
       ]);
     }
   } finally {
-    await Promise.all([...turns.values()].map((turn) => turn.work));
+    await Promise.all(own);
   }
 }
 
 /** One step in a repository, and when it is its turn again. What keeps it from its end is noted. */
 async function takeTurn(
-  { store, logger }: CarryOutKeysParts,
+  { store, journal, logger }: CarryOutKeysParts,
+  operationId: string,
   rewrapper: Rewrapper,
   repository: string,
   patience: Map<string, Patience>,
@@ -117,12 +127,14 @@ async function takeTurn(
   const own = patience.get(repository) ?? { nextMs: 0, delayMs: FIRST_RETRY_MS };
   patience.set(repository, own);
   let message = '';
+  let newer: bigint | undefined;
   try {
     const waitsFor = await rewrapper.step(repository);
     own.delayMs = FIRST_RETRY_MS;
     own.nextMs = waitsFor === undefined ? 0 : performance.now() + LOOK_MS;
     message = waitsFor ?? '';
   } catch (error) {
+    newer = newerEpoch(error);
     own.nextMs = performance.now() + own.delayMs;
     own.delayMs = Math.min(2 * own.delayMs, LAST_RETRY_MS);
     if (!(error instanceof HoldfastError))
@@ -133,6 +145,7 @@ async function takeTurn(
         : 'A bug of Holdfast; the log of the controller has more.';
   }
   try {
+    if (newer !== undefined) await journal.raiseEpoch(operationId, newer);
     await store.transact((trx) =>
       trx
         .updateTable('key_files')

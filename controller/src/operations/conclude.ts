@@ -1,16 +1,18 @@
 import { fromStatus } from '@holdfast/common/errors.ts';
 import type { OperationEvent, Warning } from '@holdfast/proto/holdfast/v1/event.ts';
-import type { Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { OperationOrigin, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { settingDefinitions } from '@holdfast/common/settings.ts';
 import { insertBackup, removeBackup } from '../catalog/backups.ts';
-import { noteVerification, type Verification } from '../catalog/proofs.ts';
+import { isDamage, noteVerification, type Verification } from '../catalog/proofs.ts';
 import { requireKeysDone } from '../keys/work.ts';
+import { noteScrubEnd, type ScrubEnd } from '../scrub/due.ts';
 import type { Trx } from '../store/store.ts';
 import type { Job } from './job.ts';
 
 /**
  * Brings the catalogue to what an operation has come to, in the transaction that stores its last event.
  *
+ * @param now by the clock of the controller; the event's time is by the host's
  * @returns what is to be told of it before that event
  */
 export async function conclude(
@@ -18,8 +20,9 @@ export async function conclude(
   job: Job,
   operation: Operation,
   event: Pick<OperationEvent, 'event' | 'time'>,
+  now: Date,
 ): Promise<readonly Warning[]> {
-  const time = event.time ?? new Date(0);
+  const time = event.time ?? now;
   switch (job.kind) {
     case 'take': {
       if (event.event?.$case !== 'completed' || event.event.value.result?.$case !== 'backup') return [];
@@ -42,15 +45,17 @@ export async function conclude(
           escrowId,
           key: job.start.key && { keyId: job.start.key.keyId, wrappedKey: job.start.key.wrappedKey },
         },
-        time,
+        now,
         toleranceOf(operation),
       );
     }
     case 'verify': {
       const found = verdict(event, job.start.level === '' ? 'metadata' : job.start.level);
-      if (found === undefined) return [];
       const { id: operationId, backupId } = operation;
-      await noteVerification(trx, backupId, { time, operationId, ...found });
+      const scrub = operation.origin === OperationOrigin.OPERATION_ORIGIN_SCRUB;
+      if (scrub) await noteScrubEnd(trx, operation, scrubEnd(event, found), now);
+      if (found !== undefined)
+        await noteVerification(trx, backupId, { time, operationId, scrub, ...found }, now);
       return [];
     }
     case 'delete':
@@ -70,21 +75,24 @@ function toleranceOf({ settings }: Operation): number {
   return Number(settings.find((each) => each.key === key)?.value ?? settingDefinitions[key].defaultValue);
 }
 
-/** What says of a backup that it cannot be relied on. */
-const DAMAGE: readonly string[] = ['BACKUP_DAMAGED', 'CHECK_FAILED', 'BACKUP_NOT_FOUND'];
-
 /** What the end of a verification says of the backup; nothing when it could not be looked at. */
 function verdict(
   event: Pick<OperationEvent, 'event'>,
   level: string,
-): Omit<Verification, 'time' | 'operationId'> | undefined {
+): Omit<Verification, 'time' | 'operationId' | 'scrub'> | undefined {
   if (event.event?.$case === 'completed' && event.event.value.result?.$case === 'verification') {
     const { level: proved, samplePercent } = event.event.value.result.value;
     return { level: proved, samplePercent, intact: true, message: '' };
   }
   if (event.event?.$case !== 'failed') return undefined;
   const { reason, message } = fromStatus(event.event.value);
-  return DAMAGE.includes(reason) ? { level, samplePercent: 100, intact: false, message } : undefined;
+  return isDamage(reason) ? { level, samplePercent: 100, intact: false, message } : undefined;
+}
+
+function scrubEnd(event: Pick<OperationEvent, 'event'>, found: object | undefined): ScrubEnd {
+  if (found !== undefined || event.event?.$case !== 'failed') return { kind: 'found' };
+  const { reason, message } = fromStatus(event.event.value);
+  return reason === 'CANCELLED' ? { kind: 'cancelled' } : { kind: 'failed', message };
 }
 
 /** Whether a completion tells what its kind of job must tell. */

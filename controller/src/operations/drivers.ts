@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fromServiceError, HoldfastError, toStatus } from '@holdfast/common/errors.ts';
+import { fromServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Logger } from '@holdfast/common/logger.ts';
 import type { Control } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import type { Admission } from '../admission/admission.ts';
@@ -16,6 +16,7 @@ import { carryOutKeys } from './carry-out-keys.ts';
 import { followJob } from './follow.ts';
 import type { ActiveOperation, Journal } from './journal.ts';
 import { judge } from './judge.ts';
+import { newerEpoch } from './newer-epoch.ts';
 import { settleHost } from './settle.ts';
 import { takeTurn } from './take-turn.ts';
 
@@ -53,6 +54,8 @@ export interface DriverParts {
   readonly keys: Keys;
   readonly admission: Admission;
   readonly budget: Budget;
+  /** An operation is not driven here any more: it has ended, or another controller leads it. */
+  readonly onLeft: (operationId: string) => void;
   readonly now: () => Date;
   readonly logger: Logger;
 }
@@ -63,7 +66,7 @@ export function createDrivers(parts: DriverParts): Drivers {
   /** To be driven once more when their drivers, which may be on their way out, have ended. */
   const again = new Set<string>();
   const stop = new AbortController();
-  const context = { ...parts, streams, stopping: stop.signal };
+  const context = { ...parts, streams, keyTurns: new Map<string, Promise<void>>(), stopping: stop.signal };
   const settling: Promise<void>[] = [];
 
   const inBackground = (work: Promise<void>, complaint: string): Promise<void> =>
@@ -82,6 +85,7 @@ export function createDrivers(parts: DriverParts): Drivers {
       if (again.delete(operationId)) drive(operationId);
       parts.budget.leave(operationId);
       parts.admission.changed();
+      parts.onLeft(operationId);
     });
     running.set(operationId, run);
   };
@@ -117,6 +121,7 @@ export function createDrivers(parts: DriverParts): Drivers {
 
 type Context = DriverParts & {
   readonly streams: Map<string, AgentStream>;
+  readonly keyTurns: Map<string, Promise<void>>;
   readonly stopping: AbortSignal;
 };
 
@@ -185,11 +190,7 @@ async function attempt(context: Context, active: ActiveOperation, onContact: () 
 
 /** Ends the operation when the error says something final of it. */
 async function endIfFinal(context: Context, active: ActiveOperation, thrown: unknown): Promise<boolean> {
-  const error = fromServiceError(thrown);
-  const judgement =
-    active.job.kind === 'delete' && error instanceof HoldfastError
-      ? ({ kind: 'fail', error } as const)
-      : judge(thrown, active);
+  const judgement = judge(thrown, active);
   if (judgement.kind === 'retry') return false;
   await context.journal.append(active.operation.id, {
     event: { $case: 'failed', value: toStatus(judgement.error) },
@@ -200,14 +201,6 @@ async function endIfFinal(context: Context, active: ActiveOperation, thrown: unk
     detail: judgement.error.message,
   });
   return true;
-}
-
-/** The epoch that an agent knows and that is newer than ours, although the operation is ours. */
-function newerEpoch(thrown: unknown): bigint | undefined {
-  const error = fromServiceError(thrown);
-  if (!(error instanceof HoldfastError) || error.reason !== 'STALE_EPOCH') return undefined;
-  const { epoch = '' } = error.metadata;
-  return /^\d{1,15}$/.test(epoch) ? BigInt(epoch) : undefined;
 }
 
 /** Says that the agent is away; what it was told of is not known any more. */

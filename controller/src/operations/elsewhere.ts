@@ -94,6 +94,9 @@ export function createElsewhere(parts: {
       case 'passed':
         waiting.get(notice.commandId)?.();
         return;
+      case 'divided':
+        // The budget listens for itself.
+        return;
       case 'missed':
         live.renewAll();
         drivers.lookAgain().catch((error: unknown) => {

@@ -67,22 +67,23 @@ export async function followJob(
   try {
     if (attach) stream.control({ $case: 'attach', value: attachTo(active, job) });
     else stream.start(headerOf(active));
-    if (job.kind === 'take') budget.follow(active.operation, stream);
+    if (isSharer(job)) budget.follow(active.operation, stream);
     // A wish that came before the stream was in the map is passed on here, a later one by whoever has it.
     if ((await journal.active(id))?.cancelWanted === true) stream.control({ $case: 'cancel', value: {} });
-    for await (const { event } of stream.messages) {
-      if (event === undefined) continue;
-      budget.note(id, event);
-      if (event.event !== undefined && coalescingKey(event) !== undefined) {
-        journal.progress(id, { event: event.event, time: event.time ?? parts.now() });
-        continue;
-      }
+    const handle = async (event: OperationEvent): Promise<void> => {
       await reattached.promise;
       await handleEvent(parts, active, stream, event);
-      if (!isLast(event)) continue;
+      if (!isLast(event)) return;
       stream.end();
       goodbye ??= setTimeout(stream.drop, GOODBYE_DEADLINE_MS);
-    }
+    };
+    await stream.read(({ event }) => {
+      if (event === undefined) return undefined;
+      budget.note(id, event);
+      if (event.event === undefined || coalescingKey(event) === undefined) return handle(event);
+      journal.progress(id, { event: event.event, time: event.time ?? parts.now() });
+      return undefined;
+    });
   } catch (error) {
     // After the last event, how the stream ends is of no interest.
     if (goodbye === undefined) throw error;
@@ -146,18 +147,30 @@ async function withZoneKey(keys: Keys, job: StreamedJob): Promise<StreamedJob> {
   return { kind: 'take', start: { ...job.start, key: { ...job.start.key, zoneKeyFile } } };
 }
 
-/** What the backups of the zone leave for it: it keeps to that from the first byte on. */
+/** What the work of the zone leaves for it: it keeps to that from the first byte on. */
 async function withShare(
   { budget, stopping }: FollowParts,
   { operation }: ActiveOperation,
   job: StreamedJob,
 ): Promise<StreamedJob> {
-  if (job.kind !== 'take' || job.start.options === undefined) return job;
+  if (!isSharer(job)) return job;
   const bandwidthShareBytesPerSecond = BigInt(await budget.join(operation, stopping));
-  return {
-    kind: 'take',
-    start: { ...job.start, options: { ...job.start.options, bandwidthShareBytesPerSecond } },
-  };
+  switch (job.kind) {
+    case 'take': {
+      const { options } = job.start;
+      const withIt = options && { ...options, bandwidthShareBytesPerSecond };
+      return { kind: 'take', start: { ...job.start, options: withIt } };
+    }
+    case 'verify':
+      return { kind: 'verify', start: { ...job.start, bandwidthShareBytesPerSecond } };
+    case 'restore':
+      return { kind: 'restore', start: { ...job.start, bandwidthShareBytesPerSecond } };
+  }
+}
+
+/** Whether it has a share of the zone's bandwidth: a look at metadata alone reads next to nothing. */
+function isSharer(job: StreamedJob): boolean {
+  return job.kind !== 'verify' || !['', 'metadata'].includes(job.start.level);
 }
 
 function headerOf({ operation, fencingEpoch }: ActiveOperation): JobHeader {

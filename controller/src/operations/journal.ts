@@ -4,10 +4,10 @@ import {
   Operation,
   operationStateToJSON,
   type ListOperationsRequest,
-  OperationKind,
+  type OperationKind,
   OperationState,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { findPage, isAfter, parsePageSize, parsePageToken } from '../catalog/page.ts';
+import { domainWays, findPage, isAfter, parsePageSize, parsePageToken } from '../catalog/page.ts';
 import type { OperationTable } from '../store/schema.ts';
 import type { Store, Trx } from '../store/store.ts';
 import { conclude } from './conclude.ts';
@@ -16,9 +16,12 @@ import type { Leadership } from './leadership.ts';
 import type { Live } from './live.ts';
 import { applyEvent, isEnded, isLast } from './reduce.ts';
 
+/** An operation as its driver holds it: thousands are driven for hours, and the settings would be most of each. */
+export type LedOperation = Omit<Operation, 'settings'>;
+
 /** An operation that has not ended and that this controller leads, with what its driver needs. */
 export interface ActiveOperation {
-  readonly operation: Operation;
+  readonly operation: LedOperation;
   readonly job: Job;
   /** Whether the agent may have been told of the job. */
   readonly startSent: boolean;
@@ -77,6 +80,7 @@ export function createJournal(parts: {
   readonly live: Live;
   readonly leadership: Pick<Leadership, 'name'>;
   readonly onProgress: (operationId: string, event: OperationEvent) => void;
+  readonly now: () => Date;
 }): Journal {
   const { store, live, leadership, onProgress } = parts;
   const { db } = store;
@@ -118,15 +122,15 @@ export function createJournal(parts: {
       } = asked;
       const size = parsePageSize(asked.pageSize);
       const end = parsePageToken(asked.pageToken);
-      const wanted = states.map(parseState);
+      const wanted = states.length === 0 ? [undefined] : [...new Set(states.map(parseState))];
       const { page, nextPageToken } = await findPage(
-        domain,
-        (where) => {
+        domainWays(domain).flatMap((where) => wanted.map((state) => ({ where, state }))),
+        ({ where, state }) => {
           let query = db.selectFrom('operations').select(['id', 'create_time', 'operation_message']);
           if (zone !== '') query = query.where('zone', '=', zone);
           if (host !== '') query = query.where('host', '=', host);
           if (where !== undefined) query = query.where(where[0], '=', where[1]);
-          if (wanted.length > 0) query = query.where('state', 'in', wanted);
+          if (state !== undefined) query = query.where('state', '=', state);
           if (from !== undefined) query = query.where('create_time', '>=', toIsoTime(from));
           if (before !== undefined) query = query.where('create_time', '<', toIsoTime(before));
           if (activeOnly) query = query.where('active', '=', 1);
@@ -148,8 +152,9 @@ export function createJournal(parts: {
       const row = await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
       if (row?.active !== 1 || row.leader !== leadership.name) return undefined;
       lastSequences.set(id, BigInt(row.last_sequence));
+      const { settings, ...operation } = Operation.decode(row.operation_message);
       return {
-        operation: Operation.decode(row.operation_message),
+        operation,
         job: openJob(store, row),
         startSent: row.start_sent === 1,
         accepted: row.accepted === 1,
@@ -190,7 +195,7 @@ export function createJournal(parts: {
     },
     append: async (id, event) => {
       const { name } = leadership;
-      noteStored(id, await store.transact((trx) => appendEvent(store, trx, id, event, name)));
+      noteStored(id, await store.transact((trx) => appendEvent(parts, trx, id, event, name)));
     },
     progress: (id, { event, time }) => {
       // Has the number of the stored event before it: a reader that resumes after it misses nothing.
@@ -218,24 +223,16 @@ export function createJournal(parts: {
           .set({ cancel_wanted: 1 })
           .where('id', '=', id)
           .where('active', '=', 1)
-          // A deletion that has begun goes on.
-          .where((where) =>
-            where.or([
-              where('start_sent', '=', 0),
-              where('kind', '!=', OperationKind.OPERATION_KIND_DELETE_BACKUP),
-            ]),
-          )
           .execute();
         const row = await trx
           .selectFrom('operations')
-          .select(['start_sent', 'active', 'kind', 'operation_message'])
+          .select(['start_sent', 'active', 'operation_message'])
           .where('id', '=', id)
           .executeTakeFirst();
         if (row === undefined) throw operationNotFound(id);
         const stored =
-          row.active === 1 && row.start_sent === 0 ? await appendEvent(store, trx, id, ended) : [];
-        const isStopping = row.start_sent === 1 && row.kind !== OperationKind.OPERATION_KIND_DELETE_BACKUP;
-        if (row.active === 1 && isStopping) {
+          row.active === 1 && row.start_sent === 0 ? await appendEvent(parts, trx, id, ended) : [];
+        if (row.active === 1 && row.start_sent === 1) {
           const state = OperationState.OPERATION_STATE_CANCELLING;
           const lastKnownState = OperationState.OPERATION_STATE_UNSPECIFIED;
           const stopping = { ...Operation.decode(row.operation_message), state, lastKnownState };
@@ -295,7 +292,7 @@ function openJob(store: Store, row: OperationTable): Job {
  * @param leader who alone may append; anyone when left out
  */
 async function appendEvent(
-  store: Store,
+  { store, now }: { readonly store: Store; readonly now: () => Date },
   trx: Trx,
   id: string,
   { event, time, agentSequence }: NewEvent,
@@ -309,7 +306,7 @@ async function appendEvent(
   if (agentSequence !== undefined && agentSequence <= BigInt(row.agent_sequence)) return [];
   const before = Operation.decode(row.operation_message);
   const ended = isLast({ event });
-  const warnings = ended ? await conclude(trx, openJob(store, row), before, { event, time }) : [];
+  const warnings = ended ? await conclude(trx, openJob(store, row), before, { event, time }, now()) : [];
   const happened: readonly OperationEvent['event'][] = [
     ...warnings.map((value) => ({ $case: 'warning' as const, value })),
     event,

@@ -55,6 +55,8 @@ export async function restoreBackup(
         disks,
         domainName,
         bandwidthLimitMibps,
+        // Known when it begins.
+        bandwidthShareBytesPerSecond: 0n,
         rbd,
         limits: limitsFrom(settings),
       },

@@ -30,6 +30,7 @@ export async function settleHost(parts: SettleParts, host: Host): Promise<void> 
   try {
     const { jobs } = await parts.agents.listJobs(host, correlationId);
     for (const job of jobs.filter((each) => each.finished)) {
+      if (parts.stopping.aborted) return;
       const operation = await findKnown(parts.journal, job.jobId);
       if (operation !== undefined && isEnded(operation.state)) await settleJob(parts, host, operation, job);
     }
@@ -64,7 +65,7 @@ async function settleJob(
     });
     stream.control({ $case: 'ack', value: { sequence: lastSequence } });
     stream.end();
-    await Array.fromAsync(stream.messages);
+    await stream.read(() => undefined);
   } catch (error) {
     logger.info('the end of a job was not acknowledged', { operationId: operation.id, error });
   } finally {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { HoldfastError } from '@holdfast/common/errors.ts';
+import type { TakeBackupStart } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { happening, type FakeAgent, type FakeJob, finishBackup } from '../testing/fake-agent.ts';
@@ -10,6 +11,7 @@ import {
   getOperation,
   jobOf,
   reaches,
+  setSettings,
   startLab,
   takeBackup,
   TEST_DEADLINE_MS,
@@ -20,6 +22,7 @@ import {
 import { query } from '../testing/stores.ts';
 
 const { STAGE_BLOCKJOB, STAGE_PREPARE } = Stage;
+const { OPERATION_STATE_SUCCEEDED: SUCCEEDED } = OperationState;
 
 describe('several controllers on one PostgreSQL', function () {
   this.timeout(2 * TEST_DEADLINE_MS);
@@ -95,7 +98,7 @@ describe('several controllers on one PostgreSQL', function () {
     finishBackup(job);
     assert.equal(await seen.ended, undefined);
     assert.deepEqual(numbers(seen), [1, 2, 3, 4]);
-    assert.equal((await getOperation(third.lab, id)).state, OperationState.OPERATION_STATE_SUCCEEDED);
+    assert.equal((await getOperation(third.lab, id)).state, SUCCEEDED);
     // The first one has a new name, and leads what it takes on.
     agent.script = [happening.accepted()];
     const { id: next } = await eventually(() =>
@@ -106,6 +109,83 @@ describe('several controllers on one PostgreSQL', function () {
       }),
     );
     await reaches(other.lab, next, OperationState.OPERATION_STATE_RUNNING);
+  });
+
+  it('rotates a key to its end when the one that began stands still, and what that one still does harms nothing', async () => {
+    await setSettings(lab, { 'nas.backup.encryption.passphrase': 'of the zone' });
+    const backupIds: string[] = [];
+    for (const settings of Array(3).fill({ 'nas.backup.encryption.enabled': 'true' }) as Record<
+      string,
+      string
+    >[]) {
+      const { id, backupId } = await takeBackup(lab, { settings });
+      const job = await jobOf(agent, id);
+      job.emit(happening.accepted(), happening.backedUp(job.start as TakeBackupStart));
+      await reaches(lab, id, SUCCEEDED);
+      backupIds.push(backupId);
+    }
+    const files = (): Map<string, Buffer> => agent.keyFiles.get('r1') ?? new Map<string, Buffer>();
+    // The first call that wraps backups anew is on its way until the test says so.
+    const arrived = Promise.withResolvers<undefined>();
+    const delivered = Promise.withResolvers<undefined>();
+    const written: number[] = [];
+    agent.onKeyFiles = ({ backups }) => {
+      if (backups.length === 0) return undefined;
+      written.push(backups.length);
+      if (written.length > 1) return undefined;
+      arrived.resolve(undefined);
+      return delivered.promise;
+    };
+    const { keys } = lab.clients;
+    const rotation = await ask(keys.rotateKey.bind(keys), { zone: 'z1', requestId: '' });
+    const id = rotation.operation?.id ?? '';
+    await arrived.promise;
+    // The first one comes back under a new name and may take it on again: until it is the other one's.
+    const leader = async (): Promise<string> => {
+      const [row] = await sql(`select leader from operations where id = '${id}'`);
+      return String(row?.['leader']);
+    };
+    const [standing] = await sql(`select id from controllers where id <> '${await leader()}'`);
+    await eventually(async () => {
+      const name = await leader();
+      if (name === standing?.['id']) return true;
+      await sql(`update controllers set lease_until_ms = 0 where id = '${name}'`);
+      return undefined;
+    });
+    await reaches(other.lab, id, SUCCEEDED);
+
+    const seen = await getOperation(other.lab, id);
+    const left = new Map(files());
+    delivered.resolve(undefined);
+    // Until the first one has gone over what it led.
+    await eventually(() =>
+      takeBackup(lab).catch((error: unknown) => {
+        assert.equal((error as HoldfastError).reason, 'STATE_UNAVAILABLE');
+        return undefined;
+      }),
+    );
+    assert.deepEqual(written, [3, 3]);
+    assert.deepEqual(files(), left, 'the first one wrote over what the other one had written');
+    assert.deepEqual(await getOperation(other.lab, id), seen);
+    assert.deepEqual(
+      [...files().keys()].toSorted(),
+      [
+        ...backupIds.map((each) => `some/${each}/key.${rotation.keyId}.age`),
+        `zone-keys/${rotation.keyId}.age`,
+      ].toSorted(),
+    );
+    // The next one finds them all, whoever of the two wrote them.
+    const next = await ask(other.lab.clients.keys.rotateKey.bind(other.lab.clients.keys), {
+      zone: 'z1',
+      requestId: '',
+    });
+    const { result, warnings } = await reaches(other.lab, next.operation?.id ?? '', SUCCEEDED);
+    assert.deepEqual(result?.result, {
+      $case: 'keys',
+      value: { backupCount: 3n, retiredKeyIds: [rotation.keyId] },
+    });
+    assert.deepEqual(warnings, []);
+    assert.equal([...files().keys()].filter((name) => name.includes(rotation.keyId)).length, 0);
   });
 
   it('takes a request that comes to two at once on once', async () => {

@@ -6,15 +6,20 @@ import {
   type Operation,
   type UpdateOperationRequest,
 } from '@holdfast/proto/holdfast/v1/operation.ts';
+import type { Agents } from '../fleet/agents.ts';
+import type { Hosts } from '../fleet/hosts.ts';
 import type { Elsewhere } from './elsewhere.ts';
 import type { Journal } from './journal.ts';
 import { cancelled } from './judge.ts';
 import { isEnded } from './reduce.ts';
 import { parseBandwidth } from './restore-backup.ts';
 
-interface SteerParts {
+/** What steering an operation needs. */
+export interface SteerParts {
   readonly journal: Journal;
   readonly elsewhere: Elsewhere;
+  readonly hosts: Hosts;
+  readonly agents: Agents;
   readonly now: () => Date;
 }
 
@@ -56,28 +61,46 @@ export async function updateOperation(
  * Asks an operation to stop. The wish is stored, and passed on as soon as the agent can be reached; where no agent was
  * told of the job, the operation ends at once. An operation that has ended is returned as it is.
  *
- * @throws HoldfastError INVALID_REQUEST, OPERATION_NOT_FOUND, OPERATION_STATE for a deletion that has begun
+ * @throws HoldfastError INVALID_REQUEST, OPERATION_NOT_FOUND, OPERATION_STATE for a deletion that has taken its backup out
+ *   of its place
  */
-export async function cancelOperation(
-  { journal, elsewhere, now }: SteerParts,
-  operationId: string,
-): Promise<Operation> {
+export async function cancelOperation(parts: SteerParts, operationId: string): Promise<Operation> {
+  const { journal, elsewhere, now } = parts;
   const before = await journal.find(operationId);
   if (isEnded(before.state)) return before;
+  if (before.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) await stopDeletion(parts, before);
   const operation = await journal.noteCancel(operationId, {
     event: { $case: 'failed', value: toStatus(cancelled()) },
     time: now(),
   });
   if (isEnded(operation.state)) return operation;
-  if (operation.kind === OperationKind.OPERATION_KIND_DELETE_BACKUP) {
-    throw new HoldfastError(
-      'OPERATION_STATE',
-      'A deletion that has begun cannot be cancelled, since its first act takes the backup out of the list for good. ' +
-        'It ends by itself, also when the repository does not answer.',
-    );
-  }
   await elsewhere.send(operationId, { $case: 'cancel', value: {} });
   return operation;
+}
+
+/**
+ * Stops a deletion before it has touched anything. One that nobody is at, since its agent is away, has only the rest of what
+ * was begun done when the agent is back.
+ */
+async function stopDeletion(
+  { hosts, agents }: SteerParts,
+  { id, state, zone, host, backupId, correlationId }: Operation,
+): Promise<void> {
+  const { OPERATION_STATE_PENDING, OPERATION_STATE_CANCELLING } = OperationState;
+  if (state === OPERATION_STATE_PENDING || state === OPERATION_STATE_CANCELLING) return;
+  const { begun } = await agents
+    .cancelDeletion(await hosts.find(host), { zone, backupId }, correlationId)
+    .catch((error: unknown) => {
+      if (error instanceof HoldfastError && error.reason === 'AGENT_UNREACHABLE') return { begun: false };
+      throw error;
+    });
+  if (!begun) return;
+  throw new HoldfastError(
+    'OPERATION_STATE',
+    `Deletion ${id} cannot be cancelled any more: it is taking the backup out of its place, after which no part of it can ` +
+      'be relied on. It ends by itself, also when the repository does not answer; if it fails, delete the backup again.',
+    { metadata: { operation: id, backup: backupId } },
+  );
 }
 
 function commandFor(change: UpdateOperationRequest['change']): NonNullable<Control['command']> {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { isUuid } from '@holdfast/common/uuid.ts';
 import type { OperationKind } from '@holdfast/proto/holdfast/v1/operation.ts';
-import { Operation, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { Operation, OperationOrigin, OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
 import type { KeyUse } from '../keys/keys.ts';
 import type { Db, Store, Trx } from '../store/store.ts';
 import type { Drivers } from './drivers.ts';
@@ -25,9 +25,11 @@ export interface Submission {
     Operation,
     'zone' | 'host' | 'hostReason' | 'repository' | 'backupId' | 'domainName' | 'domainUuid' | 'correlationId'
   > &
-    Partial<Pick<Operation, 'bandwidthLimitMibps' | 'settings'>>;
+    Partial<Pick<Operation, 'bandwidthLimitMibps' | 'settings' | 'origin'>>;
   /** Whether any fit host of the zone may do the work. */
   readonly anyHost: boolean;
+  /** The first epoch; 1 unless what comes after another operation must outrank it. */
+  readonly fencingEpoch?: number;
   /** What the backup's key is wrapped to; absent for all but encrypted backups. */
   readonly keyUse?: KeyUse | undefined;
   /** The last look, in the transaction that stores the operation: throws when another one stands in the way. */
@@ -59,6 +61,7 @@ export function createSubmit(parts: {
   const { store, drivers, leadership, now } = parts;
   const acceptIn: Submit['acceptIn'] = async (trx, submission) => {
     const operation = Operation.fromPartial({
+      origin: OperationOrigin.OPERATION_ORIGIN_REQUEST,
       ...submission.operation,
       id: randomUUID(),
       kind: kindOf(submission.job),
@@ -165,6 +168,7 @@ async function insert(
       domain_uuid: operation.domainUuid,
       domain_name: operation.domainName,
       create_time: (operation.createTime ?? new Date(0)).toISOString(),
+      origin: operation.origin,
       admitted: 0,
       any_host: submission.anyHost ? 1 : 0,
       request_id: request.requestId === '' ? null : request.requestId.toLowerCase(),
@@ -177,7 +181,7 @@ async function insert(
       key_generation: submission.keyUse?.generation ?? 0,
       key_escrow_id: submission.keyUse?.escrowId ?? '',
       leader,
-      fencing_epoch: 1,
+      fencing_epoch: submission.fencingEpoch ?? 1,
       last_sequence: 0,
       agent_sequence: 0,
       operation_message: Operation.encode(operation).finish(),

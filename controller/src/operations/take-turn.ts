@@ -69,7 +69,7 @@ async function elsewhere(
   if (job.kind !== 'take') return undefined;
   const { zone, host, domainUuid: domain, correlationId } = operation;
   try {
-    const found = await findDomain(parts, { zone, domain, host: '' }, correlationId);
+    const found = await findDomain(parts, { zone, domain, host: '', present: host }, correlationId);
     return found.host.name === host ? undefined : { host: found.host.name, reason: found.reason };
   } catch (error) {
     // Unless it is known to be gone, it is tried where it was.

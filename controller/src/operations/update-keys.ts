@@ -43,6 +43,7 @@ export function createKeyUpdates(parts: {
         ...{ host: '', hostReason: '', repository: '', backupId: '', domainName: '', domainUuid: '' },
       },
       anyHost: false,
+      fencingEpoch: (await newestEpoch(trx, zone)) + 1,
       guard: () => Promise.resolve(),
     });
     stored.add(operation.id);
@@ -71,6 +72,17 @@ export function createKeyUpdates(parts: {
       begin();
     },
   };
+}
+
+/** The newest epoch of all updates of key files in a zone: repositories obey nobody with a smaller one than they have seen. */
+async function newestEpoch(trx: Trx, zone: string): Promise<number> {
+  const row = await trx
+    .selectFrom('operations')
+    .select((of) => of.fn.max<number | bigint>('fencing_epoch').as('epoch'))
+    .where('zone', '=', zone)
+    .where('kind', '=', OperationKind.OPERATION_KIND_UPDATE_KEYS)
+    .executeTakeFirst();
+  return Number(row?.epoch ?? 0);
 }
 
 /** The update of key files that has not ended in a zone. */

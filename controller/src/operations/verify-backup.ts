@@ -1,12 +1,25 @@
-import { VerifyBackupRequest, type Backup } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { VerifyBackupRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
+import { requireDigests } from '@holdfast/common/digestLists.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import { MAX_BANDWIDTH_MIBPS } from '@holdfast/common/settings.ts';
-import { OperationKind, type Operation } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { Operation, OperationKind, OperationOrigin } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { anyHost, backupRef, wantedHost, type BackupWorkParts } from './backup-work.ts';
 import { limitsFrom } from './limits.ts';
 import { refuseBackupInUse } from './submit.ts';
-import type { Store } from '../store/store.ts';
+import type { Store, Trx } from '../store/store.ts';
 import { textOf, type ResolvedSettings } from '../zones/resolve.ts';
+
+/** Who asks for a verification, when it is no caller. */
+export interface Asker {
+  readonly origin: OperationOrigin;
+  /** One more look in the transaction that stores the operation. */
+  readonly guard: (trx: Trx) => Promise<void>;
+}
+
+const A_CALLER: Asker = {
+  origin: OperationOrigin.OPERATION_ORIGIN_REQUEST,
+  guard: () => Promise.resolve(),
+};
 
 /**
  * Takes a verification on.
@@ -18,6 +31,7 @@ export async function verifyBackup(
   parts: BackupWorkParts,
   request: VerifyBackupRequest,
   correlationId: string,
+  { origin, guard }: Asker = A_CALLER,
 ): Promise<Operation> {
   const repeatable = {
     kind: OperationKind.OPERATION_KIND_VERIFY_BACKUP,
@@ -32,7 +46,7 @@ export async function verifyBackup(
   const { backup } = found;
   const settings = await parts.settings.resolve(backup.zone, {});
   const level = levelOf(request, settings);
-  requireDigests(backup, level);
+  requireDigests(backup.id, backup.manifest?.disks ?? [], level);
   const isAny = request.host === '';
   const { host, reason } = isAny
     ? await anyHost(parts, backup, 'verify the backup')
@@ -53,8 +67,10 @@ export async function verifyBackup(
         limits: limitsFrom(settings),
         level,
         samplePercent: request.samplePercent,
-        sampleIndex: await verificationsOf(parts.store, backup.id),
+        sampleIndex: await samplesOf(parts.store, backup.id, level),
         bandwidthLimitMibps: request.bandwidthLimitMibps,
+        // Known when it begins.
+        bandwidthShareBytesPerSecond: 0n,
       },
     },
     operation: {
@@ -65,10 +81,15 @@ export async function verifyBackup(
       backupId: backup.id,
       domainName: backup.domainName,
       domainUuid: backup.domainUuid,
+      bandwidthLimitMibps: request.bandwidthLimitMibps,
       correlationId,
+      origin,
     },
     anyHost: isAny,
-    guard: (trx) => refuseBackupInUse(trx, backup.id, [OperationKind.OPERATION_KIND_DELETE_BACKUP]),
+    guard: async (trx) => {
+      await refuseBackupInUse(trx, backup.id, [OperationKind.OPERATION_KIND_DELETE_BACKUP]);
+      await guard(trx);
+    },
   });
 }
 
@@ -91,28 +112,20 @@ function levelOf({ level }: VerifyBackupRequest, settings: ResolvedSettings): st
   return wanted === 'source' ? 'content' : wanted;
 }
 
-/** @throws HoldfastError DIGESTS_MISSING */
-function requireDigests({ id, manifest }: Backup, level: string): void {
-  if (level === 'metadata') return;
-  const lacks = manifest?.disks.some(
-    (disk) => (level === 'stored' ? disk.storedDigests : disk.contentDigests) === undefined,
-  );
-  if (lacks === false) return;
-  throw new HoldfastError(
-    'DIGESTS_MISSING',
-    `Backup ${id} was taken without ${level} digests, so level ${level} cannot be proved. Verify it at another level, and ` +
-      `set nas.backup.integrity.digests to ${level} for the next ones.`,
-    { metadata: { backup: id } },
-  );
-}
-
-/** How often the backup was verified: each time it is the turn of another part of its chunks. */
-async function verificationsOf({ db }: Store, backupId: string): Promise<bigint> {
-  const { count } = await db
+/**
+ * How often the backup was verified at a level: each time it is the turn of another part of its chunks. One that was
+ * cancelled, or that a repository kept from its end, took no turn.
+ */
+async function samplesOf({ db }: Store, backupId: string, level: string): Promise<bigint> {
+  const rows = await db
     .selectFrom('operations')
-    .select((select) => select.fn.countAll<number>().as('count'))
+    .select('operation_message')
     .where('backup_id', '=', backupId)
     .where('kind', '=', OperationKind.OPERATION_KIND_VERIFY_BACKUP)
-    .executeTakeFirstOrThrow();
-  return BigInt(count);
+    .execute();
+  const levels = rows.map((row) => {
+    const { result, damages } = Operation.decode(row.operation_message);
+    return result?.result?.$case === 'verification' ? result.result.value.level : damages[0]?.level;
+  });
+  return BigInt(levels.filter((each) => each === level).length);
 }

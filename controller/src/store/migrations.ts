@@ -29,6 +29,9 @@ export const migrations: readonly ((db: Db, types: ColumnTypes) => Promise<void>
   unknownKeys,
   keyStates,
   proofs,
+  listIndices,
+  scrubs,
+  statisticsIndices,
 ];
 
 /** Whether the schema is older than this version's. Makes the table that says so. */
@@ -375,4 +378,79 @@ async function proofs(db: Db, { text }: ColumnTypes): Promise<void> {
     proof_operation = '', proof_sample_percent = 100 where verify_intact = 1`.execute(db);
   await sql`update backups set damage_time = verify_time, damage_level = 'metadata', damage_operation = '',
     damage_text = verify_text where verify_intact = 0`.execute(db);
+}
+
+/**
+ * Of each filter of the lists, and of what is looked for among operations that have not ended, there is an index: a page costs
+ * the same however much there is besides.
+ */
+async function listIndices({ schema }: Db): Promise<void> {
+  await schema.dropIndex('operations_active').execute();
+  const indices: Readonly<Record<string, string[]>> = {
+    operations_active: ['active', 'zone', 'create_time', 'id'],
+    operations_active_by_time: ['active', 'create_time', 'id'],
+    operations_active_by_domain: ['active', 'domain_uuid', 'zone'],
+    operations_active_by_backup: ['active', 'backup_id'],
+    operations_by_zone_and_state: ['zone', 'state', 'create_time', 'id'],
+    operations_by_host_and_state: ['host', 'state', 'create_time', 'id'],
+  };
+  for (const [name, columns] of Object.entries(indices))
+    await schema.createIndex(name).on('operations').columns(columns).execute();
+  const damaged: Readonly<Record<string, string[]>> = {
+    backups_damaged: ['snapshot_time', 'id'],
+    backups_damaged_by_zone: ['zone', 'snapshot_time', 'id'],
+  };
+  for (const [name, columns] of Object.entries(damaged)) {
+    const index = schema.createIndex(name).on('backups').columns(columns);
+    await index.where('damage_time', 'is not', null).execute();
+  }
+}
+
+/** The backup whose proof at a level is the oldest is read from an index. */
+async function scrubs(db: Db, { text }: ColumnTypes): Promise<void> {
+  const { schema } = db;
+  for (const level of ['metadata', 'stored', 'content']) {
+    const since = `${level}_unproved_since`;
+    await schema
+      .alterTable('backups')
+      .addColumn(since, text, (column) => column.notNull().defaultTo(''))
+      .execute();
+    await sql`update backups set ${sql.ref(since)} = coalesce(${sql.ref(`${level}_proof_time`)}, snapshot_time)`.execute(
+      db,
+    );
+    await schema.alterTable('backups').dropColumn(`${level}_proof_time`).execute();
+    await schema
+      .createIndex(`backups_by_${since}`)
+      .on('backups')
+      .columns(['repository', since, 'id'])
+      .where('damage_time', 'is', null)
+      .execute();
+  }
+  await schema.alterTable('backups').addColumn('scrub_postponed_until', text).execute();
+  await schema
+    .alterTable('repositories')
+    .addColumn('scrub_failures', 'integer', (column) => column.notNull().defaultTo(0))
+    .execute();
+  await schema.alterTable('repositories').addColumn('scrub_rest_until', text).execute();
+  await schema
+    .alterTable('repositories')
+    .addColumn('scrub_message', text, (column) => column.notNull().defaultTo(''))
+    .execute();
+  await schema
+    .alterTable('operations')
+    .addColumn('origin', 'integer', (column) => column.notNull().defaultTo(0))
+    .execute();
+}
+
+/** What statistics add up is read from the index alone, without the manifests that lie beside it in the table. */
+async function statisticsIndices({ schema }: Db): Promise<void> {
+  const added = ['virtual_size_bytes', 'data_bytes', 'transferred_bytes', 'stored_bytes'];
+  const indices: Readonly<Record<string, string[]>> = {
+    backups_by_domain: ['zone', 'domain_uuid', 'snapshot_time', ...added],
+    backups_by_repository: ['repository', 'snapshot_time', ...added],
+  };
+  for (const [name, columns] of Object.entries(indices)) {
+    await schema.dropIndex(name).execute();
+    await schema.createIndex(name).on('backups').columns(columns).execute();
+  }
 }

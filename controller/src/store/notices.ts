@@ -17,6 +17,8 @@ export type Notice =
     }
   /** A command was passed on to the agent. */
   | { readonly kind: 'passed'; readonly commandId: string }
+  /** What some backups of a zone may use of its bandwidth has changed, or some have come or gone: it is divided anew. */
+  | { readonly kind: 'divided'; readonly zone: string }
   /** Notices may have been lost. */
   | { readonly kind: 'missed' };
 

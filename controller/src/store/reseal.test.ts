@@ -88,6 +88,7 @@ async function fill(store: Store): Promise<void> {
       .values({
         ...{ name: 'r', zone: 'z', type: 1, path: '/r', create_time: time, address: '', mount_options: '[]' },
         ...{ repository_id: '', credentials_sealed: seal('repositories.credentials:r') },
+        ...{ scrub_failures: 0, scrub_rest_until: null, scrub_message: '' },
       })
       .execute();
     for (const [id, isThere] of [
@@ -108,7 +109,7 @@ async function fill(store: Store): Promise<void> {
       .insertInto('operations')
       .values({
         ...{ id: 'op', kind: 1, state: 1, active: 1, zone: 'z', host: 'h', repository: 'r', backup_id: 'b' },
-        ...{ domain_uuid: 'd', domain_name: 'd', create_time: time, admitted: 0, any_host: 0 },
+        ...{ domain_uuid: 'd', domain_name: 'd', create_time: time, admitted: 0, any_host: 0, origin: 1 },
         ...{ request_id: null, request_digest: '', job_sealed: seal('operations.job:op'), start_sent: 0 },
         ...{ accepted: 0, cancel_wanted: 0, key_id: '', key_generation: 0, key_escrow_id: '', leader: '' },
         ...{ fencing_epoch: 1, last_sequence: 0, agent_sequence: 0, operation_message: new Uint8Array() },

@@ -90,6 +90,12 @@ interface RepositoryTable {
   readonly repository_id: string;
   /** A RepositoryCredentials message; null without credentials. */
   readonly credentials_sealed: Uint8Array | null;
+  /** How many scrubs of it in a row came to nothing. */
+  readonly scrub_failures: number;
+  /** Until when no scrub of it begins; null at any time. */
+  readonly scrub_rest_until: string | null;
+  /** Why it rests; empty when it does not. */
+  readonly scrub_message: string;
 }
 
 export interface KeyTable {
@@ -157,10 +163,15 @@ export interface BackupTable {
   readonly proof_level: string | null;
   readonly proof_operation: string | null;
   readonly proof_sample_percent: number | null;
-  /** When it was last found intact at this level or a higher one. */
-  readonly metadata_proof_time: string | null;
-  readonly stored_proof_time: string | null;
-  readonly content_proof_time: string | null;
+  /**
+   * Since when it is not proved at this level, or where it lacks the digests at the next one below: its last such proof, or
+   * its snapshot. By the clock of the controller.
+   */
+  readonly metadata_unproved_since: string;
+  readonly stored_unproved_since: string;
+  readonly content_unproved_since: string;
+  /** Until when no scrub is to take it; null at any time. */
+  readonly scrub_postponed_until: string | null;
   /** Null while it is not known to be damaged. */
   readonly damage_time: string | null;
   readonly damage_level: string | null;
@@ -181,6 +192,8 @@ export interface OperationTable {
   readonly domain_uuid: string;
   readonly domain_name: string;
   readonly create_time: string;
+  /** An OperationOrigin. */
+  readonly origin: number;
   /** 1 from when it was given a slot. One without limits may begin without. */
   readonly admitted: number;
   /** 1 when any fit host of the zone may do the work. */

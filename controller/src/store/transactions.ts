@@ -7,7 +7,7 @@ const MAX_BATCH = 256;
 
 /** Of a database inside of this process, whose commits hold everything else up: it rests so much longer than it worked. */
 const REST_FACTOR = 4;
-const LONGEST_REST_MS = 50;
+const LONGEST_REST_MS = 20;
 
 /**
  * Runs work in a transaction, and gives what it gave once that is safe on disk. What it throws undoes this work alone.

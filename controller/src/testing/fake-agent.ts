@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { Metadata, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
-import { serverStream } from '@holdfast/common/call.ts';
+import { Metadata, type sendUnaryData, type ServerDuplexStream } from '@grpc/grpc-js';
+import { serverStream, unary } from '@holdfast/common/call.ts';
 import { coalescingKey } from '@holdfast/common/events.ts';
 import { HoldfastError, toServiceError, toStatus } from '@holdfast/common/errors.ts';
 import type { Address } from '@holdfast/common/address.ts';
@@ -13,6 +13,7 @@ import {
   type Attach,
   type Control,
   type DeleteBackupRequest,
+  type DeleteBackupResponse,
   type PrepareRepositoryRequest,
   type RestoreBackupStart,
   type ScannedFolder,
@@ -21,6 +22,7 @@ import {
   type WriteKeyFilesRequest,
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { BackupResult, Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
+import type { Domain } from '@holdfast/proto/holdfast/v1/host.ts';
 import { LeftoverState, type Leftover } from '@holdfast/proto/holdfast/v1/leftover.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 
@@ -61,7 +63,8 @@ export interface FakeAgent {
   readonly prepared: readonly PrepareRepositoryRequest[];
   /** What the host can take part in. */
   features: string[];
-  domains: { readonly uuid: string; readonly name: string; readonly state: string }[];
+  /** Without disks, unless they matter. */
+  domains: (Omit<Domain, 'disks'> & { readonly disks?: Domain['disks'] })[];
   /** An attachment with a lower epoch is refused. */
   knownEpoch: bigint;
   /** When set, every start is refused with it. */
@@ -74,6 +77,10 @@ export interface FakeAgent {
   numb: boolean;
   /** Whether acknowledgements are lost. */
   deaf: boolean;
+  /** Whether deletions wait for `endDeletions`, and whether they have come to their point of no return. */
+  holdDeletions: boolean;
+  deletionsBegun: boolean;
+  endDeletions(): void;
   /** What lies about, on the host or, with a repository's name, there. */
   leftovers: Leftover[];
   /** The jobs that have a process. */
@@ -82,12 +89,14 @@ export interface FakeAgent {
   script: Happening[];
   /** What lies in every repository. */
   folders: ScannedFolder[];
-  /** Happens after each folder that is told of. */
-  whileScanning: () => Promise<void>;
+  /** Happens after each folder that is told of; the signal aborts when nobody listens any more. */
+  whileScanning: (signal: AbortSignal) => Promise<void>;
   /** What key files lie in each repository, by their paths. */
   readonly keyFiles: Map<string, Map<string, Buffer>>;
-  /** Told before key files are written; what it throws is answered. */
-  onKeyFiles: (request: WriteKeyFilesRequest) => void;
+  /** The newest epoch under which key files were written in each. */
+  readonly keyEpochs: Map<string, bigint>;
+  /** Told, and waited for, before key files are written; what it throws is answered. */
+  onKeyFiles: (request: WriteKeyFilesRequest) => unknown;
   /** Forgets all jobs. */
   forgetJobs(): void;
   /** Goes away, with all its streams; jobs are kept. */
@@ -114,6 +123,8 @@ export async function startFakeAgent(given: {
   const attachments: Pick<Attach, 'jobId' | 'afterSequence' | 'fencingEpoch'>[] = [];
   const deletions: DeleteBackupRequest[] = [];
   const prepared: PrepareRepositoryRequest[] = [];
+  /** By the ids of their backups. */
+  const held = new Map<string, sendUnaryData<DeleteBackupResponse>>();
   const streamOf = (stream: Stream): void => {
     handleStream(agent, jobs, attachments, stream);
   };
@@ -121,9 +132,16 @@ export async function startFakeAgent(given: {
     takeBackup: streamOf,
     verifyBackup: streamOf,
     restoreBackup: streamOf,
-    deleteBackup: answer((request) => {
-      deletions.push(request);
-      return { freedBytes: 42n };
+    deleteBackup: (call, callback) => {
+      deletions.push(call.request);
+      const { onlyBegun, backupId } = call.request;
+      if (onlyBegun && !agent.deletionsBegun) callback(toServiceError(notDeleted(backupId)));
+      else if (agent.holdDeletions) held.set(backupId, callback);
+      else callback(null, { freedBytes: 42n });
+    },
+    cancelDeletion: answer(({ backupId }) => {
+      if (!agent.deletionsBegun) held.get(backupId)?.(toServiceError(notDeleted(backupId)));
+      return { begun: held.has(backupId) && agent.deletionsBegun };
     }),
     getHost: answer(({ domain }) => {
       const domains = agent.domains.filter(
@@ -135,7 +153,7 @@ export async function startFakeAgent(given: {
         zone: given.zone,
         toolVersions: { qemu: '7.2.22' },
         features: agent.features,
-        domains: domains.map((each) => ({ ...each, disks: [] })),
+        domains: domains.map((each) => ({ disks: [], ...each })),
       };
     }),
     prepareRepository: answer((request) => {
@@ -147,11 +165,11 @@ export async function startFakeAgent(given: {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
       return { sizeBytes: 1_000n, freeBytes: 400n, usedBytes: 550n, path: '/nas' };
     }),
-    scanRepository: serverStream(silentLogger, async function* () {
+    scanRepository: serverStream(silentLogger, async function* (_request, { signal }) {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
       for (const folder of agent.folders) {
         yield { folders: [await Promise.resolve(folder)] };
-        await agent.whileScanning();
+        await agent.whileScanning(signal);
       }
     }),
     findKeyFiles: answer(({ repository, keyIds, zoneKeys }) => {
@@ -167,9 +185,15 @@ export async function startFakeAgent(given: {
       });
       return { backups, more: false, zoneKeys: ofZones };
     }),
-    writeKeyFiles: answer((request) => {
+    writeKeyFiles: answer(async (request) => {
       if (agent.repositoryProblem !== undefined) throw agent.repositoryProblem;
-      agent.onKeyFiles(request);
+      await agent.onKeyFiles(request);
+      const { name = '' } = request.repository ?? {};
+      const newest = agent.keyEpochs.get(name) ?? 0n;
+      if (request.fencingEpoch < newest) {
+        throw new HoldfastError('STALE_EPOCH', 'stale', { metadata: { epoch: String(newest) } });
+      }
+      agent.keyEpochs.set(name, request.fencingEpoch);
       const files = filesOf(agent, request.repository?.name ?? '');
       for (const { keyId, content } of request.zoneKeys) {
         if (content.length === 0) files.delete(`zone-keys/${keyId}.age`);
@@ -224,12 +248,19 @@ export async function startFakeAgent(given: {
     repositoryId: randomUUID(),
     numb: false,
     deaf: false,
+    holdDeletions: false,
+    deletionsBegun: false,
+    endDeletions: () => {
+      for (const callback of held.values()) callback(null, { freedBytes: 42n });
+      held.clear();
+    },
     leftovers: [],
     busyJobIds: [],
     folders: [],
     whileScanning: () => Promise.resolve(),
     script: [],
     keyFiles: new Map(),
+    keyEpochs: new Map(),
     onKeyFiles: () => undefined,
     forgetJobs: () => {
       for (const job of jobs.values()) job.cut();
@@ -262,14 +293,13 @@ function storeKeys(agent: FakeAgent, start: Start, happening: Happening): void {
   files.set(`${happening.value.result.value.path}/key.${keyId}.age`, wrappedKey);
 }
 
-function answer<Request, Response>(handle: (request: Request) => Response) {
-  return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
-    try {
-      callback(null, handle(call.request));
-    } catch (error) {
-      callback(toServiceError(error));
-    }
-  };
+/** As a real agent says it. */
+function notDeleted(backup: string): HoldfastError {
+  return new HoldfastError('CANCELLED', 'The deletion was cancelled.', { metadata: { backup } });
+}
+
+function answer<Request, Response>(handle: (request: Request) => Response | Promise<Response>) {
+  return unary(silentLogger, async (request: Request) => await handle(request));
 }
 
 function handleStream(
@@ -333,6 +363,11 @@ function follow(job: MutableJob, stream: Stream, after: bigint): void {
   for (const event of job.events) if (event.sequence > after) stream.write({ event });
 }
 
+function shareOf(start: Start): number {
+  const told = 'options' in start ? start.options : start;
+  return Number((told && 'bandwidthShareBytesPerSecond' in told && told.bandwidthShareBytesPerSecond) || 0n);
+}
+
 function createJob(id: string, start: Start, onEvent: (event: Happening) => void): MutableJob {
   const job: MutableJob = {
     id,
@@ -340,7 +375,7 @@ function createJob(id: string, start: Start, onEvent: (event: Happening) => void
     events: [],
     commands: [],
     acknowledged: 0n,
-    shareBytesPerSecond: 'options' in start ? Number(start.options?.bandwidthShareBytesPerSecond ?? 0n) : 0,
+    shareBytesPerSecond: shareOf(start),
     streams: new Set(),
     emit: (...happenings) => {
       for (const event of happenings) {
@@ -401,7 +436,12 @@ export const happening = {
             snapshotTime,
             domainUuid: start.domain,
             domainName: 'vm',
-            disks: [{ target: 'vda', virtualSizeBytes: 1_000n, dataBytes: 500n, storedBytes: 200n }],
+            disks: [
+              {
+                ...{ target: 'vda', virtualSizeBytes: 1_000n, dataBytes: 500n, storedBytes: 200n },
+                storedDigests: { file: 'vda.stored.sha256', sha256: 'cd'.repeat(32), chunkBytes: 1n << 22n },
+              },
+            ],
             encryption: start.key && { keyId: start.key.keyId },
           }),
         }),

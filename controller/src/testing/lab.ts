@@ -81,6 +81,7 @@ interface Clients {
 export interface LabOptions {
   readonly now?: () => Date;
   readonly heartbeatMs?: number;
+  readonly scrubLookMs?: number;
 }
 
 export async function startLab(kind: StoreKind = 'sqlite', options: LabOptions = {}): Promise<Lab> {

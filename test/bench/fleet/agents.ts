@@ -7,6 +7,7 @@ import {
   type ServerDuplexStream,
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
+import { HealthImplementation } from 'grpc-health-check';
 import { HoldfastError, toServiceError } from '@holdfast/common/errors.ts';
 import {
   AgentServiceService,
@@ -18,6 +19,7 @@ import {
 } from '@holdfast/proto/holdfast/agent/v1/agent.ts';
 import { BackupResult, Stage, type OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
+import { markOf } from './arrivals.ts';
 import type { Order, Report } from './generator.ts';
 
 const TICK_MS = 10;
@@ -42,7 +44,10 @@ const [directory = '', agents = '0', domains = '0'] = process.argv.slice(2);
 const jobs = new Map<string, Job>();
 const slots: Job[][] = Array.from({ length: SLOTS }, () => []);
 
+let events = 0;
+
 function write(stream: Job['stream'], event: OperationEvent): void {
+  events += 1;
   stream.write({ event, goodbye: undefined });
 }
 
@@ -142,6 +147,7 @@ function answer<Request, Response>(handle: (request: Request) => Response) {
 
 async function serve(index: number): Promise<string> {
   const server = new Server();
+  new HealthImplementation({ '': 'SERVING' }).addToServer(server);
   server.addService(AgentServiceService, {
     takeBackup,
     getHost: answer((request: GetHostRequest) => getHost(index, request)),
@@ -180,8 +186,8 @@ process.on('message', (order: Order) => {
     finishing = [...jobs.values()];
     return;
   }
-  const sequences = Object.fromEntries([...jobs].map(([id, { events }]) => [id, events.length]));
-  report({ kind: 'counted', sequences, lateMs });
+  const told = Object.fromEntries([...jobs].map(([id, job]) => [id, job.events.map(markOf)]));
+  report({ kind: 'counted', told, events, lateMs });
   lateMs = 0;
 });
 process.on('disconnect', () => process.exit(0));

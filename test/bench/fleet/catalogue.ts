@@ -1,4 +1,5 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { ListBackupsRequest } from '@holdfast/proto/holdfast/v1/backup.ts';
 import { Manifest } from '@holdfast/proto/holdfast/v1/manifest.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { percentile } from '../percentile.ts';
@@ -7,14 +8,22 @@ import { startGenerator } from './generator.ts';
 
 const DOMAINS = 10_000;
 const PAGE = 1_000;
+const DAMAGED_EVERY = 1_009;
+/** Backups that are begun at each step, of which the first ones do not count: they compile what they run. */
+const TAKEN = 220;
+const NOT_COUNTED = 20;
+/** How often all is added up at each step. */
+const SUMS = 5;
 
 /** What a catalogue of so many backups costs its callers. */
 export interface CatalogueFigures {
   readonly backups: number;
-  /** Of any page: all of the whole catalogue, in pages of 1000 and 100, and by zone and by domain. */
+  /** Of any page: all of the whole catalogue, in pages of 1000 and 100, and by each filter. */
   readonly listPageP99Ms: number;
   readonly listPageP50Ms: number;
   readonly takeBackupP99Ms: number;
+  /** Of the sums of all zones, the median. */
+  readonly zoneStatisticsMs: number;
 }
 
 /** Fills a catalogue step by step, and measures at each step. */
@@ -47,7 +56,8 @@ export async function measureCatalogue(
       backups,
       listPageP99Ms: percentile(pages, 99),
       listPageP50Ms: percentile(pages, 50),
-      takeBackupP99Ms: percentile(await takeBackups(controller, backups), 99),
+      takeBackupP99Ms: percentile(await takeBackups(controller, figures.length * TAKEN), 99),
+      zoneStatisticsMs: percentile(await addUp(controller), 50),
     });
   }
   return figures;
@@ -55,18 +65,7 @@ export async function measureCatalogue(
 
 /** SQL that enters the backups from a number on, over three years, in ten zones, of ten thousand domains. */
 function fill(kind: 'sqlite' | 'postgres', from: number, to: number): string {
-  const manifest = Buffer.from(
-    Manifest.encode(
-      Manifest.fromPartial({
-        ...{ version: 1, domainName: 'domain-1234', domainUuid: randomUUID() },
-        disks: ['vda', 'vdb'].map((target) => ({
-          target,
-          virtualSizeBytes: 1n << 30n,
-          fileName: `${target}.qcow2`,
-        })),
-      }),
-    ).finish(),
-  ).toString('hex');
+  const manifest = Buffer.from(Manifest.encode(exampleManifest()).finish()).toString('hex');
   const sqlite = kind === 'sqlite';
   const hex = (value: string, digits: number): string =>
     sqlite ? `printf('%0${digits}x', ${value})` : `lpad(to_hex(${value}), ${digits}, '0')`;
@@ -77,24 +76,50 @@ function fill(kind: 'sqlite' | 'postgres', from: number, to: number): string {
   const numbers = sqlite
     ? `(with recursive numbers(n) as (select ${from} union all select n + 1 from numbers where n + 1 < ${to}) select n from numbers)`
     : `(select n::integer from generate_series(${from}, ${to - 1}) as n) as numbers`;
+  const damaged = (value: string): string => `case when n % ${DAMAGED_EVERY} = 0 then '${value}' end`;
   return `insert into backups (id, zone, host, repository, path, domain_uuid, domain_name, snapshot_time, virtual_size_bytes,
-      data_bytes, stored_bytes, transferred_bytes, compressed, encrypted, quiesced, manifest_message, manifest_sha256)
+      data_bytes, stored_bytes, transferred_bytes, compressed, encrypted, quiesced, manifest_message, manifest_sha256,
+      damage_time, damage_level, damage_operation, damage_text)
     select ${uuid('n')}, 'z' || (n % 10), 'h0', 'r0', 'a/path/' || n, ${uuid(`n % ${DOMAINS}`)},
       'domain-' || (n % ${DOMAINS}), ${time}, 2147483648, 1073741824, 536870912, 536870912, 1, 0, 1,
-      ${sqlite ? `x'${manifest}'` : `'\\x${manifest}'::bytea`}, '${'ab'.repeat(32)}' from ${numbers};
+      ${sqlite ? `x'${manifest}'` : `'\\x${manifest}'::bytea`}, '${'ab'.repeat(32)}',
+      ${damaged('2026-11-25T02:00:00.000Z')}, ${damaged('content')}, ${damaged('')}, ${damaged('vda is damaged.')} from ${numbers};
     ${sqlite ? '' : 'analyze backups;'}`;
+}
+
+/** As long as that of a backup of two disks is. */
+function exampleManifest(): Manifest {
+  const sha256 = randomBytes(32).toString('hex');
+  const stages = ['prepare', 'quiesce', 'blockjob', 'convert', 'encrypt', 'digest', 'check'];
+  return Manifest.fromPartial({
+    ...{ version: 1, backupId: randomUUID(), zone: 'z0', host: 'h0', operationId: randomUUID() },
+    ...{ domainUuid: randomUUID(), domainName: 'domain-1234', domainRunning: true, snapshotTime: new Date() },
+    disks: ['vda', 'vdb'].map((target) => ({
+      ...{ target, file: `${target}.qcow2`, layout: 'qcow2', compression: 'zstd', sourceFormat: 'qcow2' },
+      ...{ source: `/var/lib/libvirt/images/domain-1234-${target}.qcow2`, virtualSizeBytes: 1n << 30n },
+      storedDigests: { file: `${target}.stored.sha256`, sha256, chunkBytes: 1n << 22n },
+    })),
+    ...{ domainXmlFile: 'domain.xml', domainXmlSha256: sha256, consistency: { quiesced: true } },
+    toolVersions: { holdfast: '1.0.0', qemu: '7.2.22', libvirt: '9.0.0' },
+    stages: stages.map((stage) => ({
+      stage,
+      elapsedMs: 9_999n,
+      inputBytes: 1n << 29n,
+      outputBytes: 1n << 28n,
+    })),
+    interfaces: [{ target: 'vnet0', type: 'network', source: 'default', model: 'virtio' }],
+    ...{ transport: 'pull', transportReason: 'The domain runs, and there is scratch space on its host.' },
+  });
 }
 
 /** How long each page took, in milliseconds. */
 async function listPages({ client }: BenchController): Promise<number[]> {
   const { backups } = client;
   const took: number[] = [];
-  const list = async (query: { zone?: string; domain?: string; pageSize: number; pageToken?: string }) => {
+  const list = async (query: Partial<ListBackupsRequest>) => {
     const started = performance.now();
-    const answer = await client.call(backups.listBackups.bind(backups), {
-      ...{ zone: '', domain: '', pageToken: '', damaged: false },
-      ...query,
-    });
+    const request = ListBackupsRequest.fromPartial(query);
+    const answer = await client.call(backups.listBackups.bind(backups), request);
     took.push(performance.now() - started);
     return answer;
   };
@@ -108,25 +133,36 @@ async function listPages({ client }: BenchController): Promise<number[]> {
     tokens.push((pageToken = nextPageToken));
   }
   for (const [index, pageToken] of tokens.entries()) {
-    await list({ pageSize: 100, pageToken });
-    await list({ pageSize: 100, pageToken, zone: `z${index % 10}` });
-    await list({
-      pageSize: 100,
-      domain: `domain-${(index * 37) % DOMAINS}`,
-      pageToken: index % 2 ? '' : pageToken,
-    });
+    const zone = `z${index % 10}`;
+    const domain = `domain-${(index * 37) % DOMAINS}`;
+    for (const filter of [{}, { zone }, { damaged: true }, { zone, damaged: true }]) {
+      await list({ pageSize: 100, pageToken, ...filter });
+    }
+    await list({ pageSize: 100, domain, pageToken: index % 2 === 0 ? '' : pageToken });
+    await list({ pageSize: 100, domain, zone });
   }
   return took;
 }
 
-/** How long it took each time until a backup was accepted, in milliseconds. */
+/** How long it took each time to add up all zones, in milliseconds. */
+async function addUp({ client }: BenchController): Promise<number[]> {
+  const { statistics } = client;
+  const took: number[] = [];
+  for (let index = 0; index < SUMS; index += 1) {
+    const started = performance.now();
+    await client.call(statistics.listZoneStatistics.bind(statistics), { zone: '' });
+    took.push(performance.now() - started);
+  }
+  return took;
+}
+
+/** How long it took each time until a backup was accepted, in milliseconds. @param first the number of the first domain */
 async function takeBackups({ client }: BenchController, first: number): Promise<number[]> {
   const took: number[] = [];
-  for (let index = 0; index < 120; index += 1) {
+  for (let index = 0; index < TAKEN; index += 1) {
     const started = performance.now();
-    await client.startBackup({ zone: 'z0', domain: `domain-${(first + index) % DOMAINS}`, host: 'h0' });
-    // The first ones compile what they run.
-    if (index >= 20) took.push(performance.now() - started);
+    await client.startBackup({ zone: 'z0', domain: `domain-${first + index}`, host: 'h0' });
+    if (index >= NOT_COUNTED) took.push(performance.now() - started);
   }
   return took;
 }

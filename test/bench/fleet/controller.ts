@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -10,7 +11,8 @@ import { connect, type Client } from '../../harness/client.ts';
 import { until } from '../../lab/deadline.ts';
 import { startPostgres } from '../../lab/postgres.ts';
 
-const MAIN = path.resolve(import.meta.dirname, '../../../controller/src/main.ts');
+/** As it is run: how its memory is managed is set there. */
+const PROGRAM = path.resolve(import.meta.dirname, '../../../controller/bin/holdfast-controller');
 
 /** A controller in a process of its own, on a store of its own; nothing but fake agents is ever behind it. */
 export interface BenchController extends AsyncDisposable {
@@ -31,15 +33,24 @@ export async function startController(kind: 'sqlite' | 'postgres'): Promise<Benc
   const masterKey = path.join(directory, 'master.key');
   const state = path.join(directory, 'state');
   const socket = path.join(directory, 'c.sock');
-  await execa(process.execPath, [MAIN, '--create-master-key', masterKey]);
+  await execa(PROGRAM, ['--create-master-key', masterKey]);
   const url = kind === 'postgres' ? stack.use(await startPostgres()).url('postgres') : undefined;
   const client = connect({ kind: 'unix', path: socket });
   stack.defer(() => client[Symbol.dispose]());
 
   let running: ChildProcess | undefined;
+  // Also when the bench is broken off.
+  const end = (): void => {
+    running?.kill('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.once('exit', end);
+  stack.defer(() => {
+    process.off('exit', end);
+  });
   const start = async (): Promise<void> => {
     const argv = ['--listen', `unix://${socket}`, '--state-directory', state, '--master-key-file', masterKey];
-    running = spawn(process.execPath, [MAIN, ...argv, '--log-level', 'warn'], {
+    running = spawn(PROGRAM, [...argv, '--log-level', 'warn'], {
       stdio: ['ignore', 'inherit', 'inherit'],
       env: { ...process.env, ...(url === undefined ? {} : { HOLDFAST_DATABASE_URL: url }) },
     });

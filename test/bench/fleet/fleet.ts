@@ -1,17 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import pMap from 'p-map';
 import { MIB } from '@holdfast/common/bytes.ts';
-import type { WatchOperationResponse } from '@holdfast/proto/holdfast/v1/operation.ts';
+import { AddHostRequest } from '@holdfast/proto/holdfast/v1/host.ts';
 import { ListOperationsRequest } from '@holdfast/proto/holdfast/v1/operation.ts';
 import { AddRepositoryRequest } from '@holdfast/proto/holdfast/v1/repository.ts';
 import type { Client } from '../../harness/client.ts';
 import { until } from '../../lab/deadline.ts';
 import { median } from '../measure.ts';
 import { percentile } from '../percentile.ts';
+import { countLost, watchToEnd, type Arrivals } from './arrivals.ts';
 import { startController, usage, type BenchController } from './controller.ts';
 import { startGenerator } from './generator.ts';
 
 const WATCHERS = 100;
-/** So many calls at a time while all backups begin. */
+/** So many calls at a time while all backups begin, and while all are looked at afterwards. */
 const CALLERS = 50;
 const DRAIN_MS = 300_000;
 
@@ -34,9 +36,11 @@ export interface FleetFigures {
   /** Of one core each. */
   readonly controllerCpuPercent: number;
   readonly generatorCpuPercent: number;
+  /** Of the controller for each event of any kind. */
+  readonly cpuMicrosecondsPerEvent: number;
   /** By how much the generator itself was late, at most. */
   readonly generatorLateMs: number;
-  /** State events that agents told and the controller has not stored, or that a watcher did not see. */
+  /** State events that agents told and that a watcher did not see, or not in their order: of all operations. */
   readonly lost: number;
   readonly backupsPerSecond: number;
 }
@@ -59,14 +63,14 @@ export async function measureFleet(fleet: Fleet): Promise<FleetFigures> {
   let measuring = false;
   const every = Math.max(1, Math.floor(ids.length / WATCHERS));
   const watched = ids.filter((_id, index) => index % every === 0).slice(0, WATCHERS);
-  const watchers = watched.map((id) =>
-    watch(client, id, (ms) => {
-      if (measuring) latencies.push(ms);
+  const arriving = watched.map((id) =>
+    watchToEnd(client, id, ({ time }) => {
+      if (measuring) latencies.push(Date.now() - (time?.getTime() ?? NaN));
     }),
   );
   // What began together settles first.
   await sleep(5_000);
-  await generator.count();
+  const { events: eventsBefore } = await generator.count();
   measuring = true;
   const before = await cpu(controller, generator.cpuSeconds);
   const rss: number[] = [];
@@ -78,16 +82,20 @@ export async function measureFleet(fleet: Fleet): Promise<FleetFigures> {
   const seconds = (performance.now() - started) / 1000;
   const after = await cpu(controller, generator.cpuSeconds);
   measuring = false;
-  const { lateMs } = await generator.count();
+  const { events, lateMs } = await generator.count();
 
   generator.finish();
-  const gaps = await Promise.all(watchers);
+  const live = await Promise.all(arriving);
   await until('All operations end', DRAIN_MS, async () => {
     const { operations } = await list(client, { activeOnly: true, pageSize: 1 });
     return operations.length === 0 || undefined;
   });
-  const { sequences } = await generator.count();
+  const { told } = await generator.count();
+  const lost = lostOf(watched, live, told) + (await lostInAll(client, ids, told));
+  // Or it would miss the agents, and say so of each.
+  await controller.stop();
   const fifth = Math.max(1, Math.floor(rss.length / 5));
+  const controllerCpu = after.controller - before.controller;
   return {
     eventP50Ms: percentile(latencies, 50),
     eventP99Ms: percentile(latencies, 99),
@@ -95,70 +103,49 @@ export async function measureFleet(fleet: Fleet): Promise<FleetFigures> {
     samples: latencies.length,
     rssMib: Math.max(...rss),
     rssGrowthMib: median(rss.slice(-fifth)) - median(rss.slice(fifth, 2 * fifth)),
-    controllerCpuPercent: ((after.controller - before.controller) / seconds) * 100,
+    controllerCpuPercent: (controllerCpu / seconds) * 100,
     generatorCpuPercent: ((after.generator - before.generator) / seconds) * 100,
+    cpuMicrosecondsPerEvent: (controllerCpu * 1e6) / (events - eventsBefore),
     generatorLateMs: lateMs,
-    lost: (await notStored(client, sequences)) + gaps.reduce((sum, each) => sum + each, 0),
+    lost,
     backupsPerSecond,
   };
+}
+
+type Told = Readonly<Record<string, readonly string[]>>;
+
+function lostOf(ids: readonly string[], arrivals: readonly Arrivals[], told: Told): number {
+  return ids.reduce(
+    (sum, id, index) => sum + countLost(told[id] ?? [], arrivals[index] ?? { marks: [], gaps: 0 }),
+    0,
+  );
+}
+
+/** Watches every operation from its first event on, as one who comes late does. */
+async function lostInAll(client: Client, ids: readonly string[], told: Told): Promise<number> {
+  const arrivals = await pMap(ids, (id) => watchToEnd(client, id), { concurrency: CALLERS });
+  return lostOf(ids, arrivals, told);
 }
 
 async function addHosts(client: Client, addresses: readonly string[]): Promise<void> {
   const { zones, hosts, repositories } = client;
   await client.call(zones.createZone.bind(zones), { name: 'z0' });
-  for (const [index, address] of addresses.entries()) {
-    await client.call(hosts.addHost.bind(hosts), { zone: 'z0', name: `h${index}`, address, labels: {} });
-  }
+  const add = (address: string, index: number) =>
+    client.call(
+      hosts.addHost.bind(hosts),
+      AddHostRequest.fromPartial({ zone: 'z0', name: `h${index}`, address }),
+    );
+  await pMap(addresses, add, { concurrency: CALLERS });
   const repository = AddRepositoryRequest.fromPartial({ zone: 'z0', name: 'r0', type: 1, path: '/srv/r0' });
   await client.call(repositories.addRepository.bind(repositories), repository);
 }
 
+/** @returns the ids of the operations */
 async function startAll(client: Client, { agents, backupsPerAgent }: Fleet): Promise<string[]> {
-  const ids: string[] = [];
-  let next = 0;
-  const call = async (): Promise<void> => {
-    while (next < agents * backupsPerAgent) {
-      const index = next++;
-      const host = `h${index % agents}`;
-      ids.push((await client.startBackup({ zone: 'z0', domain: `domain-${index}`, host })).id);
-    }
-  };
-  await Promise.all(Array.from({ length: CALLERS }, call));
-  return ids;
-}
-
-/** Watches an operation to its end. @returns how many numbers were missing or there twice */
-function watch(client: Client, operationId: string, onEvent: (ms: number) => void): Promise<number> {
-  const stream = client.operations.watchOperation({ operationId, afterSequence: 0n });
-  let next = 1n;
-  let gaps = 0;
-  return new Promise((resolve) => {
-    stream.on('data', ({ event }: WatchOperationResponse) => {
-      if (event === undefined) return;
-      onEvent(Date.now() - (event.time?.getTime() ?? NaN));
-      if (event.event?.$case === 'stageProgress') return;
-      if (event.sequence !== next) gaps += 1;
-      next = event.sequence + 1n;
-    });
-    stream.on('error', () => resolve(gaps + 1));
-    stream.on('end', () => resolve(gaps));
-  });
-}
-
-/** How many of the agents' events are not stored. */
-async function notStored(client: Client, sequences: Readonly<Record<string, number>>): Promise<number> {
-  const left = new Map(Object.entries(sequences));
-  let missing = 0;
-  for (let pageToken = ''; ;) {
-    const { operations, nextPageToken } = await list(client, { pageSize: 1_000, pageToken });
-    for (const { id, lastSequence } of operations) {
-      missing += Math.max(0, (left.get(id) ?? 0) - Number(lastSequence));
-      left.delete(id);
-    }
-    if (nextPageToken === '') break;
-    pageToken = nextPageToken;
-  }
-  return [...left.values()].reduce((sum, each) => sum + each, missing);
+  const indices = Array.from({ length: agents * backupsPerAgent }, (_, index) => index);
+  const start = async (index: number): Promise<string> =>
+    (await client.startBackup({ zone: 'z0', domain: `domain-${index}`, host: `h${index % agents}` })).id;
+  return await pMap(indices, start, { concurrency: CALLERS });
 }
 
 async function list(client: Client, query: Partial<ListOperationsRequest>) {

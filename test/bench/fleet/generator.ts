@@ -11,7 +11,10 @@ export type Report =
   | { readonly kind: 'addresses'; readonly addresses: readonly string[] }
   | {
       readonly kind: 'counted';
-      readonly sequences: Readonly<Record<string, number>>;
+      /** The marks of the state events of each job, by its id. */
+      readonly told: Readonly<Record<string, readonly string[]>>;
+      /** Events of all kinds so far. */
+      readonly events: number;
       readonly lateMs: number;
     };
 
@@ -27,7 +30,7 @@ export interface Generator extends AsyncDisposable {
   readonly cpuSeconds: () => Promise<number>;
   /** Lets all jobs end. */
   finish(): void;
-  /** The number of the latest event of each job, and by how much progress was late at most. */
+  /** What was told so far, and by how much progress was late at most since it was asked last. */
   count(): Promise<Extract<Report, { kind: 'counted' }>>;
 }
 

@@ -2,6 +2,9 @@ import { parseArgs } from 'node:util';
 import { measureCatalogue } from './catalogue.ts';
 import { measureFleet } from './fleet.ts';
 
+// What it started ends with it.
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => process.exit(130));
+
 /** A quick look: node test/bench/fleet/main.ts --agents 100 --seconds 30, or --backups 100000 --store postgres. */
 const { values } = parseArgs({
   options: {
