@@ -10,6 +10,7 @@ import type { Address } from '@holdfast/common/address.ts';
 import { callUnary, connectTo } from '@holdfast/common/client.ts';
 import { fromServiceError, HoldfastError } from '@holdfast/common/errors.ts';
 import { silentLogger } from '@holdfast/common/logger.ts';
+import { anyMessage } from '@holdfast/common/testing/anyMessage.ts';
 import { frame, rawCall, type Ending } from '@holdfast/common/testing/rawCall.ts';
 import {
   AgentServiceClient,
@@ -247,6 +248,17 @@ describe('bad input to an agent', function () {
         },
       ),
       { numRuns: 4 * RUNS },
+    );
+  });
+
+  it('answers messages of any shape as clearly', async () => {
+    const methods = Object.values(AgentServiceService).map((method) => method.path);
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...methods), anyMessage(text), async (path, message) => {
+        const code = await rawCall(socket, path, [frame(message)], 'half-close');
+        assert.ok(code !== undefined && !UNCLEAR.includes(code), `${path}: ${code}`);
+      }),
+      { numRuns: 8 * RUNS },
     );
   });
 

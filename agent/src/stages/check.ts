@@ -15,8 +15,8 @@ export interface CheckDisk extends ImageToCheck {
   readonly storedBytes: number;
 }
 
-/** A check holds two bytes for each cluster of its image in memory. */
-const AT_ONCE = 4;
+/** Programs that look at images at the same time: a check holds two bytes for each cluster of its image in memory. */
+export const IMAGES_AT_ONCE = 4;
 
 /**
  * Checks the images, some at a time. All of them are looked at before damage ends it.
@@ -47,7 +47,7 @@ export async function* check(
       return pMapSkip;
     });
   const result = await whileSteered(control, disks.map(checkArgument), () =>
-    pMap(disks, checkedOrNot, { concurrency: AT_ONCE }),
+    pMap(disks, checkedOrNot, { concurrency: IMAGES_AT_ONCE }),
   );
   await requireSound(errors, repository, damage);
   for (const { target, leakedClusters } of result) {

@@ -28,12 +28,6 @@ export async function openImage(
       ? new Map()
       : new Map([['source-key', new Secret(Buffer.from(secret.reveal()).toString('base64'))]]);
   const encrypted = secret !== undefined;
-  const map = await mapImage(
-    readOptions(layout, encrypted, path, 'source-key'),
-    secrets,
-    context.runtimeDirectory,
-    signal,
-  );
   const node = `source-${target}`;
   const options = {
     driver: 'throttle',
@@ -42,8 +36,11 @@ export async function openImage(
     'read-only': true,
     file: { ...readOptions(layout, encrypted, path, KEY_SECRET_ID), 'read-only': true },
   };
-  await daemon.qmp.execute('blockdev-add', options).catch((error: unknown) => {
-    throw error instanceof QmpError ? new UnreadableImage(error.description) : error;
-  });
+  const [map] = await Promise.all([
+    mapImage(readOptions(layout, encrypted, path, 'source-key'), secrets, context.runtimeDirectory, signal),
+    daemon.qmp.execute('blockdev-add', options).catch((error: unknown) => {
+      throw error instanceof QmpError ? new UnreadableImage(error.description) : error;
+    }),
+  ]);
   return { ...map, node };
 }

@@ -1,3 +1,4 @@
+import pMap from 'p-map';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkBytesFor, type Sample } from '../digests/chunks.ts';
 import { contentKey } from '../digests/chunkDigest.ts';
@@ -6,7 +7,7 @@ import { KEY_SECRET_ID, layoutName } from '../qemu/layout.ts';
 import { startStorageDaemon } from '../qemu/storageDaemon.ts';
 import { partialFolder } from '../repository/layout.ts';
 import type { WatchedRepository } from '../repository/liveness.ts';
-import type { CheckDisk } from './check.ts';
+import { IMAGES_AT_ONCE, type CheckDisk } from './check.ts';
 import type { JobContext, StageRun } from './context.ts';
 import { addLimit } from './copy.ts';
 import { openImage } from './openImage.ts';
@@ -56,20 +57,18 @@ export async function* readImages(
   if (secret !== undefined) await daemon.addSecret(KEY_SECRET_ID, secret);
   await addLimit(daemon);
   const signal = AbortSignal.any([control.signal, repository.givenUp]);
-  const disks: ReadableDisk[] = [];
-  for (const image of images) {
-    const opened = await repository.whileAnswering(openImage(context, daemon, image, signal));
-    const { node, extents } = opened;
+  const open = async (image: ReadableImage): Promise<ReadableDisk> => {
+    const { node, extents, virtualSizeBytes } = await openImage(context, daemon, image, signal);
     const bytes = image.virtualSizeBytes;
-    if (opened.virtualSizeBytes !== bytes) {
+    if (virtualSizeBytes !== bytes) {
       throw new UnreadableImage(
-        `disk ${image.target} has ${opened.virtualSizeBytes} bytes in it, not ${bytes}.`,
+        `disk ${image.target} has ${virtualSizeBytes} bytes in it, not ${bytes}.`,
         image.target,
       );
     }
-    const chunkBytes = image.chunkBytes ?? chunkBytesFor(bytes);
-    disks.push({ target: image.target, node, bytes, chunkBytes, extents });
-  }
+    return { target: image.target, node, bytes, chunkBytes: image.chunkBytes ?? chunkBytesFor(bytes), extents };
+  };
+  const disks = await repository.whileAnswering(pMap(images, open, { concurrency: IMAGES_AT_ONCE }));
   const digests = yield* readDisks(context, daemon, disks, {
     stage,
     sample,
