@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { MIB } from '@holdfast/common/bytes.ts';
 import { chunkDigest, PIECE_BYTES } from './chunkDigest.ts';
 import { chunkBytesFor, chunkCount, sampledChunks } from './chunks.ts';
-import { encodeDigests, parseDigests, rangesOf, ZEROES } from './digestList.ts';
+import { startDigester } from './digester.ts';
+import { encodeDigests, parseDigests, rangesOf, UNREADABLE, ZEROES } from './digestList.ts';
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 const TIB = 2 ** 40;
@@ -60,6 +61,57 @@ describe('a digest of a chunk', () => {
     const keyed = chunkDigest(Buffer.alloc(32, 1));
     keyed.update(data);
     assert.notEqual(keyed.end(), sha256(data));
+  });
+});
+
+describe('a digester', () => {
+  const chunkBytes = 4 * PIECE_BYTES;
+
+  it('digests chunks piece by piece, in their order, with the zeroes between, and tells those with a gap', async () => {
+    const digester = startDigester(undefined);
+    try {
+      const [first, second] = [randomBytes(PIECE_BYTES), randomBytes(100)];
+      const late = Promise.withResolvers<boolean>();
+      const give = async (data: Buffer, offset: number, isLast: boolean, arrived: Promise<boolean>) => {
+        const slot = await digester.slot();
+        data.copy(slot.buffer);
+        const chunkEnd = isLast ? chunkBytes : undefined;
+        return { digested: digester.digest(slot, { offset, bytes: data.length, chunkEnd }, arrived) };
+      };
+      const there = Promise.resolve(true);
+      const given = [
+        await give(first, 0, false, late.promise),
+        await give(second, 2 * PIECE_BYTES, true, there),
+        await give(first, PIECE_BYTES, false, Promise.resolve(false)),
+        await give(second, 3 * PIECE_BYTES, true, there),
+        await give(first, 3 * PIECE_BYTES, true, there),
+      ];
+      late.resolve(true);
+      const zeroes = Buffer.alloc(3 * PIECE_BYTES);
+      const whole = Buffer.concat([first, zeroes.subarray(0, PIECE_BYTES), second, zeroes]);
+      assert.deepEqual(await Promise.all(given.map(({ digested }) => digested)), [
+        undefined,
+        sha256(whole.subarray(0, chunkBytes)),
+        undefined,
+        UNREADABLE,
+        sha256(Buffer.concat([zeroes, first])),
+      ]);
+    } finally {
+      await digester.close();
+    }
+  });
+
+  it('that can read no more says so to all that wait', async () => {
+    const digester = startDigester(undefined);
+    try {
+      const slot = await digester.slot();
+      const piece = { offset: 0, bytes: PIECE_BYTES, chunkEnd: PIECE_BYTES };
+      const gone = Promise.reject<boolean>(new Error('the server is gone'));
+      await assert.rejects(digester.digest(slot, piece, gone), /the server is gone/);
+      await assert.rejects(digester.slot(), /the server is gone/);
+    } finally {
+      await digester.close();
+    }
   });
 });
 

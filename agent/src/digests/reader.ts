@@ -1,14 +1,15 @@
 /**
- * The program that reads a disk through an NBD export and digests it: one process for each disk, so that hashing takes no
- * time from whoever must answer. Speaks over the IPC channel of child_process.fork; ends with its parent.
+ * The program that reads a disk through an NBD export and has it digested by a thread: one process for each disk, so that
+ * this takes no time from whoever must answer. Speaks over the IPC channel of child_process.fork; ends with its parent.
  *
  *     reader.ts SOCKET EXPORT
  */
 import type { Extent } from '../qemu/extents.ts';
 import { chunkLength } from './chunks.ts';
-import { chunkDigest, PIECE_BYTES } from './chunkDigest.ts';
-import { UNREADABLE } from './digestList.ts';
-import { connectNbd, NbdReadError, type NbdClient } from './nbdClient.ts';
+import { PIECE_BYTES } from './chunkDigest.ts';
+import { startDigester, type Piece } from './digester.ts';
+import { ZEROES } from './digestList.ts';
+import { connectNbd, NbdReadError } from './nbdClient.ts';
 
 /** What is to be read. */
 export interface ReaderTask {
@@ -33,21 +34,8 @@ export type ReaderReport =
   | { readonly kind: 'done' }
   | { readonly kind: 'failed'; readonly message: string };
 
-/**
- * Requests in flight: QEMU decrypts and decompresses the clusters of each, several at a time. More of them, or smaller ones,
- * take what is read out of the processor's caches before it is digested.
- */
-const IN_FLIGHT = 4;
 /** How often it tells. */
 const TELL_EVERY_MS = 200;
-
-/** A piece on its way, or zeroes. */
-interface Piece {
-  readonly bytes: number;
-  readonly lastOfChunk: boolean;
-  readonly buffer: Buffer | undefined;
-  readonly arrived: Promise<void> | undefined;
-}
 
 const [, , socket = '', exportName = ''] = process.argv;
 const tell = (report: ReaderReport): Promise<void> =>
@@ -79,83 +67,73 @@ process.on('message', (order: ReaderOrder) => {
 });
 process.on('disconnect', () => process.exit(0));
 
-async function work(task: ReaderTask): Promise<void> {
+async function work({ bytes, chunkBytes, chunks, extents, key }: ReaderTask): Promise<void> {
   const nbd = await connectNbd(socket, exportName);
-  const free: Buffer[] = Array.from({ length: IN_FLIGHT }, () => Buffer.alloc(PIECE_BYTES));
-  const pieces = piecesOf(task, nbd, free);
-  const window: Piece[] = [];
-  let digest = chunkDigest(task.key);
-  /** Of the chunk that is being read. */
-  const unreadable = { is: false };
-  let done: string[] = [];
+  const digester = startDigester(key);
+  /** In the order of the chunks, with gaps for those that are still read. */
+  const digests: string[] = [];
+  let told = 0;
   let readBytes = 0;
   let toldAtMs = performance.now();
   const report = async (): Promise<void> => {
-    await tell({ kind: 'digests', digests: done, readBytes });
-    done = [];
+    const first = told;
+    while (digests[told] !== undefined) told++;
+    await tell({ kind: 'digests', digests: digests.slice(first, told), readBytes });
     readBytes = 0;
     toldAtMs = performance.now();
   };
-  for (;;) {
-    await unpaused;
-    while (window.length < IN_FLIGHT) {
-      const { value, done: isOver } = pieces.next();
-      if (isOver === true) break;
-      window.push(value);
-    }
-    const piece = window.shift();
-    if (piece === undefined) break;
-    if (piece.buffer === undefined) digest.skip(piece.bytes);
-    else {
-      await piece.arrived?.then(
-        () => {
-          digest.update(piece.buffer?.subarray(0, piece.bytes) ?? Buffer.alloc(0));
-        },
-        (error: unknown) => {
-          if (!(error instanceof NbdReadError)) throw error;
-          unreadable.is = true;
-        },
-      );
-      free.push(piece.buffer);
-      readBytes += piece.bytes;
-    }
-    if (piece.lastOfChunk) {
-      done.push(unreadable.is ? UNREADABLE : digest.end());
-      unreadable.is = false;
-      digest = chunkDigest(task.key);
+  const isReadable = (error: unknown): boolean => {
+    if (error instanceof NbdReadError) return false;
+    throw error;
+  };
+  let latest: Promise<void> | undefined;
+  const dataOf = dataPieces(extents);
+  for (const [index, chunk] of chunks.entries()) {
+    const start = chunk * chunkBytes;
+    const pieces = dataOf(start, chunkLength(chunk, bytes, chunkBytes));
+    if (pieces.length === 0) digests[index] = ZEROES;
+    for (const piece of pieces) {
+      await unpaused;
+      const slot = await digester.slot();
+      const arrived = nbd.read(start + piece.offset, slot.buffer.subarray(0, piece.bytes));
+      latest = digester
+        .digest(
+          slot,
+          piece,
+          arrived.then(() => true, isReadable),
+        )
+        .then((digest) => {
+          readBytes += piece.bytes;
+          if (digest !== undefined) digests[index] = digest;
+        });
+      // All later ones fail with it, and the last one is awaited.
+      latest.catch(() => undefined);
     }
     if (performance.now() - toldAtMs >= TELL_EVERY_MS) await report();
   }
+  await latest;
   await report();
   nbd.close();
+  await digester.close();
+}
+
+/** Finds the pieces of chunks that hold data; the chunks come in ascending order. */
+function dataPieces(extents: readonly Extent[]): (start: number, length: number) => readonly Piece[] {
+  let next = 0;
+  return (start, length) => {
+    const found: { readonly offset: number; readonly bytes: number }[] = [];
+    for (let offset = 0; offset < length; offset += PIECE_BYTES) {
+      const bytes = Math.min(PIECE_BYTES, length - offset);
+      while (endOf(extents[next]) <= start + offset) next++;
+      if ((extents[next]?.start ?? Infinity) < start + offset + bytes) found.push({ offset, bytes });
+    }
+    return found.map((piece, index) => ({
+      ...piece,
+      chunkEnd: index === found.length - 1 ? length : undefined,
+    }));
+  };
 }
 
 function endOf(extent: Extent | undefined): number {
   return extent === undefined ? Infinity : extent.start + extent.length;
-}
-
-/** All pieces in order, each asked for when it is taken. There is a free buffer whenever fewer than IN_FLIGHT are open. */
-function* piecesOf(task: ReaderTask, nbd: NbdClient, free: Buffer[]): Generator<Piece, undefined, undefined> {
-  const { bytes, chunkBytes, chunks, extents } = task;
-  let next = 0;
-  for (const chunk of chunks) {
-    const start = chunk * chunkBytes;
-    const end = start + chunkLength(chunk, bytes, chunkBytes);
-    for (let offset = start; offset < end; offset += PIECE_BYTES) {
-      const length = Math.min(PIECE_BYTES, end - offset);
-      while (endOf(extents[next]) <= offset) next++;
-      const extent = extents[next];
-      const piece = { bytes: length, lastOfChunk: offset + length === end };
-      if (extent === undefined || extent.start >= offset + length) {
-        yield { ...piece, buffer: undefined, arrived: undefined };
-        continue;
-      }
-      const buffer = free.pop() ?? Buffer.alloc(PIECE_BYTES);
-      const arrived = nbd.read(offset, buffer.subarray(0, length));
-      // It is awaited in its turn; until then nobody looks.
-      arrived.catch(() => undefined);
-      yield { ...piece, buffer, arrived };
-    }
-  }
-  return undefined;
 }

@@ -66,7 +66,13 @@ export async function* readImages(
         image.target,
       );
     }
-    return { target: image.target, node, bytes, chunkBytes: image.chunkBytes ?? chunkBytesFor(bytes), extents };
+    return {
+      target: image.target,
+      node,
+      bytes,
+      chunkBytes: image.chunkBytes ?? chunkBytesFor(bytes),
+      extents,
+    };
   };
   const disks = await repository.whileAnswering(pMap(images, open, { concurrency: IMAGES_AT_ONCE }));
   const digests = yield* readDisks(context, daemon, disks, {
