@@ -47,10 +47,10 @@ export interface ReadPiece extends Piece {
 }
 
 /**
- * Pieces that are read or digested at the same time: QEMU decrypts and decompresses the clusters of each, several at a time.
- * Twice as many leave the processor's caches before they are digested, half as many do not keep it busy (measured).
+ * Pieces that are read or digested at the same time, no more than QEMU answers on a connection (nbd/server.c, MAX_NBD_REQUESTS).
+ * Half as many are as fast when the kernel has the image in memory, and not when the storage is to be waited for (measured).
  */
-const SLOTS = 8;
+const SLOTS = 16;
 
 /**
  * Starts the thread. A socket holds a fifth of a MiB, so whoever digests in the thread that reads has QEMU wait for each digest,
