@@ -34,6 +34,8 @@ interface Push {
 const POLL_MS = 250;
 /** A libvirtd that is restarted finds the job again; one that stays away leaves nobody who knows how it ends. */
 const LIBVIRT_PATIENCE_MS = 120_000;
+/** For how long libvirt may have a backup without any disk's job: it ends one by itself when the last job of it ends. */
+const ENDING_MS = 10_000;
 
 /**
  * Push: libvirt's own backup job writes the disks, by QEMU, into FUSE files that lead to the images. Needs no scratch
@@ -126,6 +128,7 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
   let latest: ReadonlyMap<string, PushJob> = new Map();
   let heardMs = startedMs;
   let movedMs = startedMs;
+  let endingSinceMs: number | undefined;
   for (;;) {
     requireTargets(push);
     prepared.requireRepository();
@@ -157,6 +160,8 @@ async function* follow(push: Push, stages: readonly Stage[]): StageRun<readonly 
       requireTargets(push);
       return readings;
     }
+    if (jobs !== undefined) endingSinceMs = jobs.size === 0 ? (endingSinceMs ?? nowMs) : undefined;
+    if (endingSinceMs !== undefined && nowMs - endingSinceMs > ENDING_MS) throw forgotten(push);
     await sleep(POLL_MS, undefined, { signal: control.signal }).catch(() => undefined);
     control.signal.throwIfAborted();
   }
@@ -227,13 +232,22 @@ async function hasEnded({ context, prepared }: Push): Promise<boolean> {
   if ((await runningBackup(virsh, uuid)) !== undefined) return false;
   const { result, message } = await pushOutcome(virsh, uuid);
   if (result === 'Completed') return true;
-  const what = `libvirt's backup job of domain ${JSON.stringify(name)}`;
-  // A libvirtd that comes back after the job has ended forgets it (libvirt 9.0.0).
+  if (['', 'None'].includes(result)) throw forgotten({ prepared });
   throw new HoldfastError(
     'QEMU_FAILED',
-    ['', 'None'].includes(result)
-      ? `${what} ended while libvirtd was away, so that nobody knows whether it had copied everything. Take the backup again.`
-      : `${what} ended as ${result}. ${message}`.trim(),
+    `libvirt's backup job of domain ${JSON.stringify(name)} ended as ${result}. ${message}`.trim(),
+  );
+}
+
+/**
+ * A libvirtd that comes back after the backup has ended knows nothing of how; one that was killed right as a disk's job
+ * ended, before it noted that, takes the backup for one that goes on for ever (libvirt 9.0.0).
+ */
+function forgotten({ prepared: { domain } }: Pick<Push, 'prepared'>): HoldfastError {
+  return new HoldfastError(
+    'QEMU_FAILED',
+    `libvirt's backup job of domain ${JSON.stringify(domain.name)}, or that of one of its disks, ended while libvirtd was ` +
+      'away, so that nobody knows whether it had copied everything. Take the backup again.',
   );
 }
 
