@@ -11,7 +11,7 @@ import type { JobContext, StageEnd } from './context.ts';
 import { finishImages } from './finish.ts';
 import type { Prepared } from './prepare.ts';
 import { imagesOf, readImages } from './readImages.ts';
-import { readDisks } from './readDisks.ts';
+import { readDisks, startReader } from './readDisks.ts';
 import { readFiles } from './readFiles.ts';
 
 /** All digests of one disk: of its image file, or of its content. */
@@ -67,7 +67,8 @@ export async function* digest(
         sized.map((disk) => {
           const source = sources.find(({ target }) => target === disk.target);
           if (source === undefined) throw new Error(`disk ${disk.target} has no source`);
-          return { ...disk, node: source.sourceNode, extents: source.extents };
+          const { sourceNode: node, extents } = source;
+          return { ...disk, node, extents, reader: startReader(context, disk.target) };
         }),
         { stage, sample: WHOLE, key, watch },
       ),

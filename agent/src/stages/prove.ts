@@ -15,7 +15,13 @@ import { check } from './check.ts';
 import type { JobContext, StageEnd } from './context.ts';
 import type { DiskDigests } from './digest.ts';
 import { readFiles } from './readFiles.ts';
-import { readImages, type ReadableImage } from './readImages.ts';
+import {
+  beginOpening,
+  readOpened,
+  type Opening,
+  type ReadableImage,
+  type ReadImagesOptions,
+} from './readImages.ts';
 import type { ChunkDigests } from './readDisks.ts';
 
 /** An image with the digests that it should have: those that the level compares, none for metadata. */
@@ -57,20 +63,24 @@ export async function* prove(
   { level, sample, damage }: ProveOptions,
 ): AsyncGenerator<JobEvent, StageEnd<VerificationResult>, undefined> {
   let disks: readonly DiskVerification[] = images.map(({ target }) => noVerification(target));
+  const wanted = level === 'metadata' ? [] : images.map(comparison);
+  // Meanwhile, since it takes as long as the check of an image of a few GiB.
+  await using opening =
+    level === 'metadata' || level === 'stored'
+      ? undefined
+      : beginOpening(context, repository, wanted.map(imageOf));
   // Without a key, and so without this check, `stored` proves all bytes of the files, their metadata too.
   if (level !== 'stored') ({ result: disks } = yield* check(context, repository, images, damage));
   let readBytes = images.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
   let samplePercent = 100;
   if (level !== 'metadata') {
-    const kind = level === 'stored' ? 'stored' : 'content';
     samplePercent = sample.percent;
-    const wanted = images.map(comparison);
-    const stage = Stage.STAGE_CHECK;
+    const options = { stage: Stage.STAGE_CHECK, sample };
     const found =
-      kind === 'stored'
-        ? yield* readFiles(context, repository, wanted.map(fileOf), { stage, sample, limited: true })
-        : yield* readContent(context, repository, wanted, sample, damage);
-    readBytes = yield* compare(wanted, kind, found, damage);
+      opening === undefined
+        ? yield* readFiles(context, repository, wanted.map(fileOf), { ...options, limited: true })
+        : yield* readContent(context, repository, opening, options, damage);
+    readBytes = yield* compare(wanted, opening === undefined ? 'stored' : 'content', found, damage);
     disks = wanted.map(({ image: { target }, expected }, index) => ({
       ...(disks[index] ?? noVerification(target)),
       comparedChunks: BigInt(found.get(target)?.chunks.length ?? 0),
@@ -88,13 +98,12 @@ export async function* prove(
 async function* readContent(
   context: JobContext,
   repository: WatchedRepository,
-  wanted: readonly Comparison[],
-  sample: Sample,
+  opening: Opening,
+  options: ReadImagesOptions,
   damage: Damage,
 ): AsyncGenerator<JobEvent, ReadonlyMap<string, ChunkDigests>, undefined> {
-  const images = wanted.map(({ image, expected }) => ({ ...image, chunkBytes: expected.chunkBytes }));
   try {
-    const found = yield* readImages(context, repository, images, { stage: Stage.STAGE_CHECK, sample });
+    const found = yield* readOpened(context, repository, opening, options);
     const isWhole = [...found.values()].every(({ digests }) => !digests.includes(UNREADABLE));
     if (!isWhole) await repository.answers();
     return found;
@@ -144,6 +153,10 @@ function comparison(image: ProvableImage): Comparison {
   const { target, digests } = image;
   if (digests === undefined) throw new Error(`disk ${target} has no digests to be compared with`);
   return { image, expected: digests };
+}
+
+function imageOf({ image, expected: { chunkBytes } }: Comparison): ReadableImage {
+  return { ...image, chunkBytes };
 }
 
 function fileOf({ image: { target, file, storedBytes }, expected: { chunkBytes } }: Comparison) {

@@ -1,14 +1,14 @@
 import { join } from 'node:path';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkCount, sampledChunks, type Sample } from '../digests/chunks.ts';
-import { readDigests, type DigestReader } from '../digests/readDigests.ts';
+import { startDigestReader, type DigestReader } from '../digests/digestReader.ts';
 import { totalBytes, type Extent } from '../qemu/extents.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 import type { JobContext, StageRun } from './context.ts';
 import { setLimit } from './copy.ts';
 import { whileTelling } from './whileTelling.ts';
 
-/** A disk that can be read: a node of the daemon under the limit. */
+/** A disk that can be read: a node of the daemon under the limit, and the process that is to read it. */
 export interface ReadableDisk {
   readonly target: string;
   readonly node: string;
@@ -16,6 +16,7 @@ export interface ReadableDisk {
   readonly bytes: number;
   readonly extents: readonly Extent[];
   readonly chunkBytes: number;
+  readonly reader: DigestReader;
 }
 
 /** The digests of some chunks of a disk, in the order of the chunks. */
@@ -34,8 +35,23 @@ export interface ReadOptions {
   readonly watch: () => void;
 }
 
+type Served = Pick<JobContext, 'control' | 'runtimeDirectory'>;
+
+/** The socket of the NBD server that the disks are read from. */
+function serverSocket({ runtimeDirectory }: Served): string {
+  return join(runtimeDirectory, 'nbd.sock');
+}
+
+/** Starts the process that is to read a disk. Whoever does not come to readDisks with it must kill it. */
+export function startReader(context: Served, target: string): DigestReader {
+  return startDigestReader({ socket: serverSocket(context), exportName: target }, target, () => {
+    context.control.moved();
+  });
+}
+
 /**
- * Reads what a guest sees on the disks, all at once, and digests it. Nothing of it passes through this process.
+ * Reads what a guest sees on the disks, all at once, and digests it. Nothing of it passes through this process. Ends the
+ * processes that read.
  *
  * @throws HoldfastError QEMU_FAILED when a disk could not be read
  */
@@ -46,41 +62,37 @@ export async function* readDisks(
   { stage, sample, key, watch }: ReadOptions,
 ): StageRun<ReadonlyMap<string, ChunkDigests>> {
   const { control } = context;
-  const socket = join(context.runtimeDirectory, 'nbd.sock');
-  await daemon.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: socket } } });
+  const readers = disks.map(({ reader }) => reader);
   const wanted = disks.map((disk) => {
     const count = chunkCount(disk.bytes, disk.chunkBytes);
     const chunks = sampledChunks(count, sample);
     return { disk, chunks, dataBytes: count === 0 ? 0 : (totalBytes(disk.extents) * chunks.length) / count };
   });
-  const readers: DigestReader[] = [];
-  const release = await control.steer(
-    {
-      setLimit: (bytesPerSecond) => setLimit(daemon, bytesPerSecond),
-      pause: () => {
-        for (const reader of readers) reader.setPaused(true);
-        return Promise.resolve();
-      },
-      resume: () => {
-        for (const reader of readers) reader.setPaused(false);
-        return Promise.resolve();
-      },
-    },
-    async () => {
-      for (const { disk, chunks } of wanted) {
-        const { target, node, bytes, chunkBytes, extents } = disk;
-        const more = { id: `digest-${target}`, 'node-name': node, name: target, writable: false };
-        await daemon.qmp.execute('block-export-add', { type: 'nbd', ...more });
-        const task = { bytes, chunkBytes, chunks, extents, key };
-        readers.push(
-          readDigests({ socket, exportName: target }, target, task, () => {
-            control.moved();
-          }),
-        );
-      }
-    },
-  );
+  let release: (() => Promise<void>) | undefined;
   try {
+    const addr = { type: 'unix', data: { path: serverSocket(context) } };
+    await daemon.qmp.execute('nbd-server-start', { addr });
+    release = await control.steer(
+      {
+        setLimit: (bytesPerSecond) => setLimit(daemon, bytesPerSecond),
+        pause: () => {
+          for (const reader of readers) reader.setPaused(true);
+          return Promise.resolve();
+        },
+        resume: () => {
+          for (const reader of readers) reader.setPaused(false);
+          return Promise.resolve();
+        },
+      },
+      async () => {
+        for (const { disk, chunks } of wanted) {
+          const { target, node, bytes, chunkBytes, extents, reader } = disk;
+          const more = { id: `digest-${target}`, 'node-name': node, name: target, writable: false };
+          await daemon.qmp.execute('block-export-add', { type: 'nbd', ...more });
+          reader.read({ bytes, chunkBytes, chunks, extents, key });
+        }
+      },
+    );
     const all = Promise.all(readers.map(({ digests }) => digests));
     const dataBytes = wanted.reduce((sum, each) => sum + each.dataBytes, 0);
     const digests = yield* whileTelling(
@@ -99,7 +111,7 @@ export async function* readDisks(
     );
   } finally {
     await Promise.all(readers.map((reader) => reader.kill()));
-    await release();
+    await release?.();
     // A daemon that died has no server either.
     await daemon.qmp.execute('nbd-server-stop').catch(() => undefined);
   }

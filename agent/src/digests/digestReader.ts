@@ -4,8 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '@holdfast/common/errors.ts';
 import type { ReaderOrder, ReaderReport, ReaderTask } from './reader.ts';
 
-/** A disk that is being read and digested. */
+/** A process that reads a disk and digests it, once it is told what. */
 export interface DigestReader {
+  /** Begins. The export must be there. */
+  read(task: Omit<ReaderTask, 'kind'>): void;
   /** One for each chunk of the task, in their order. @throws HoldfastError QEMU_FAILED */
   readonly digests: Promise<readonly string[]>;
   /** What was read so far. */
@@ -18,14 +20,13 @@ export interface DigestReader {
 const PROGRAM = fileURLToPath(new URL('./reader.ts', import.meta.url));
 
 /**
- * Reads an NBD export and digests it, in a process of its own.
+ * Starts the process that will read an NBD export and digest it.
  *
  * @param target the disk, for messages
  */
-export function readDigests(
+export function startDigestReader(
   server: { readonly socket: string; readonly exportName: string },
   target: string,
-  task: Omit<ReaderTask, 'kind'>,
   moved: () => void,
 ): DigestReader {
   const child = fork(PROGRAM, [server.socket, server.exportName], {
@@ -67,8 +68,10 @@ export function readDigests(
   const order = (what: ReaderOrder): void => {
     if (child.connected) child.send(what, () => undefined);
   };
-  order({ kind: 'task', ...task });
   return {
+    read: (task) => {
+      order({ kind: 'task', ...task });
+    },
     digests,
     readBytes: () => readBytes,
     setPaused: (paused) => {
