@@ -4,7 +4,7 @@ import type { Secret } from '@holdfast/common/secret.ts';
 import { ZEROES } from './digestList.ts';
 
 /** What is read at a time. */
-export const PIECE_BYTES = MIB;
+export const PIECE_BYTES = MIB / 2;
 
 const ZERO_PIECE = Buffer.alloc(PIECE_BYTES);
 

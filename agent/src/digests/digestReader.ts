@@ -6,7 +6,7 @@ import type { ReaderOrder, ReaderReport, ReaderTask } from './reader.ts';
 
 /** A process that reads a disk and digests it, once it is told what. */
 export interface DigestReader {
-  /** Begins. The export must be there. */
+  /** Begins. The exports must be there. */
   read(task: Omit<ReaderTask, 'kind'>): void;
   /** One for each chunk of the task, in their order. @throws HoldfastError QEMU_FAILED */
   readonly digests: Promise<readonly string[]>;
@@ -20,16 +20,16 @@ export interface DigestReader {
 const PROGRAM = fileURLToPath(new URL('./reader.ts', import.meta.url));
 
 /**
- * Starts the process that will read an NBD export and digest it.
+ * Starts the process that will read a disk through NBD exports, all of the same content, and digest it.
  *
  * @param target the disk, for messages
  */
 export function startDigestReader(
-  server: { readonly socket: string; readonly exportName: string },
+  server: { readonly socket: string; readonly exports: readonly string[] },
   target: string,
   moved: () => void,
 ): DigestReader {
-  const child = fork(PROGRAM, [server.socket, server.exportName], {
+  const child = fork(PROGRAM, [server.socket, ...server.exports], {
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     execArgv: [],

@@ -47,10 +47,10 @@ export interface ReadPiece extends Piece {
 }
 
 /**
- * Pieces that are read or digested at the same time, no more than QEMU answers on a connection (nbd/server.c, MAX_NBD_REQUESTS).
- * Half as many are as fast when the kernel has the image in memory, and not when the storage is to be waited for (measured).
+ * Pieces that are read or digested at the same time: no more than QEMU answers on two connections (nbd/server.c,
+ * MAX_NBD_REQUESTS).
  */
-const SLOTS = 16;
+const SLOTS = 32;
 
 /**
  * Starts the thread. A socket holds a fifth of a MiB, so whoever digests in the thread that reads has QEMU wait for each digest,
@@ -97,6 +97,8 @@ export function startDigester(key: Uint8Array | undefined): Digester {
       if (failure !== undefined) return Promise.reject(failure);
       const digested = Promise.withResolvers<string | undefined>();
       pieces.push({ slot, digested });
+      // It may fail before its turn.
+      arrived.catch(() => undefined);
       handedOver = handedOver
         .then(async () => {
           const isReadable = await arrived;

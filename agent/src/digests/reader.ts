@@ -1,8 +1,9 @@
 /**
- * The program that reads a disk through an NBD export and has it digested by a thread: one process for each disk, so that
- * this takes no time from whoever must answer. Speaks over the IPC channel of child_process.fork; ends with its parent.
+ * The program that reads a disk through NBD exports, all of the same content, by turns, and has it digested by a thread: one
+ * process for each disk, so that this takes no time from whoever must answer. Speaks over the IPC channel of
+ * child_process.fork; ends with its parent.
  *
- *     reader.ts SOCKET EXPORT
+ *     reader.ts SOCKET EXPORT...
  */
 import type { Extent } from '../qemu/extents.ts';
 import { chunkLength } from './chunks.ts';
@@ -37,7 +38,7 @@ export type ReaderReport =
 /** How often it tells. */
 const TELL_EVERY_MS = 200;
 
-const [, , socket = '', exportName = ''] = process.argv;
+const [, , socket = '', ...exportNames] = process.argv;
 const tell = (report: ReaderReport): Promise<void> =>
   new Promise((resolve) => {
     process.send?.(report, () => {
@@ -68,7 +69,7 @@ process.on('message', (order: ReaderOrder) => {
 process.on('disconnect', () => process.exit(0));
 
 async function work({ bytes, chunkBytes, chunks, extents, key }: ReaderTask): Promise<void> {
-  const nbd = await connectNbd(socket, exportName);
+  const turns = await Promise.all(exportNames.map((name) => connectNbd(socket, name)));
   const digester = startDigester(key);
   /** In the order of the chunks, with gaps for those that are still read. */
   const digests: string[] = [];
@@ -95,6 +96,9 @@ async function work({ bytes, chunkBytes, chunks, extents, key }: ReaderTask): Pr
     for (const piece of pieces) {
       await unpaused;
       const slot = await digester.slot();
+      const nbd = turns.shift();
+      if (nbd === undefined) throw new Error('there is nothing to read from');
+      turns.push(nbd);
       const arrived = nbd.read(start + piece.offset, slot.buffer.subarray(0, piece.bytes));
       latest = digester
         .digest(
@@ -113,7 +117,7 @@ async function work({ bytes, chunkBytes, chunks, extents, key }: ReaderTask): Pr
   }
   await latest;
   await report();
-  nbd.close();
+  for (const nbd of turns) nbd.close();
   await digester.close();
 }
 

@@ -68,7 +68,7 @@ export async function* digest(
           const source = sources.find(({ target }) => target === disk.target);
           if (source === undefined) throw new Error(`disk ${disk.target} has no source`);
           const { sourceNode: node, extents } = source;
-          return { ...disk, node, extents, reader: startReader(context, disk.target) };
+          return { ...disk, nodes: [{ node }], extents, reader: startReader(context, disk.target, 1) };
         }),
         { stage, sample: WHOLE, key, watch },
       ),

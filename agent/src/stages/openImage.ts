@@ -7,40 +7,38 @@ import { KEY_SECRET_ID, readOptions } from '../qemu/layout.ts';
 import { QmpError } from '../qemu/qmp.ts';
 import type { StorageDaemon } from '../qemu/storageDaemon.ts';
 
-/** An image of a backup, open for reading under the limit. */
-export interface OpenImage extends DiskMap {
-  readonly node: string;
-}
-
 /**
- * Opens an image of a backup in a daemon that has its key and the limit.
+ * Opens an image of a backup for reading in a daemon that has its key and the limit.
  *
+ * @param nodes by which it is then known: it is opened once for each
  * @throws UnreadableImage, HoldfastError QEMU_FAILED when the daemon is gone
  */
 export async function openImage(
   context: Pick<JobContext, 'runtimeDirectory'>,
   daemon: StorageDaemon,
-  { target, layout, path, secret }: ImageToCheck,
+  { layout, path, secret }: ImageToCheck,
+  nodes: readonly string[],
   signal: AbortSignal,
-): Promise<OpenImage> {
+): Promise<DiskMap> {
   const secrets: SourceSecrets =
     secret === undefined
       ? new Map()
       : new Map([['source-key', new Secret(Buffer.from(secret.reveal()).toString('base64'))]]);
   const encrypted = secret !== undefined;
-  const node = `source-${target}`;
   const options = {
     driver: 'throttle',
     'throttle-group': LIMIT_GROUP,
-    'node-name': node,
     'read-only': true,
     file: { ...readOptions(layout, encrypted, path, KEY_SECRET_ID), 'read-only': true },
   };
+  const open = async (node: string): Promise<void> => {
+    await daemon.qmp.execute('blockdev-add', { ...options, 'node-name': node }).catch((error: unknown) => {
+      throw error instanceof QmpError ? new UnreadableImage(error.description) : error;
+    });
+  };
   const [map] = await Promise.all([
     mapImage(readOptions(layout, encrypted, path, 'source-key'), secrets, context.runtimeDirectory, signal),
-    daemon.qmp.execute('blockdev-add', options).catch((error: unknown) => {
-      throw error instanceof QmpError ? new UnreadableImage(error.description) : error;
-    }),
+    ...nodes.map(open),
   ]);
-  return { ...map, node };
+  return map;
 }

@@ -137,7 +137,8 @@ async function openDisk(
   const { target, manifest } = disk;
   const virtualSizeBytes = Number(manifest.virtualSizeBytes);
   const signal = AbortSignal.any([context.control.signal, givenUp]);
-  const map = await openImage(context, daemon, disk, signal);
+  const sourceNode = `source-${target}`;
+  const map = await openImage(context, daemon, disk, [sourceNode], signal);
   if (map.virtualSizeBytes !== virtualSizeBytes) {
     throw new HoldfastError(
       'BACKUP_DAMAGED',
@@ -148,7 +149,7 @@ async function openDisk(
   const nodes = targetNodes(target);
   return {
     target,
-    sourceNode: map.node,
+    sourceNode,
     targetNode: nodes.image,
     imageNode: nodes.file,
     fileNode: nodes.file,

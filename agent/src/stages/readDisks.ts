@@ -8,10 +8,17 @@ import type { JobContext, StageRun } from './context.ts';
 import { setLimit } from './copy.ts';
 import { whileTelling } from './whileTelling.ts';
 
-/** A disk that can be read: a node of the daemon under the limit, and the process that is to read it. */
+/** A node of the daemon under the limit, and the iothread of the daemon that is to work for it, if not its main thread. */
+export interface ReadableNode {
+  readonly node: string;
+  readonly iothread?: string;
+}
+
+/** A disk that can be read, and the process that is to do that. */
 export interface ReadableDisk {
   readonly target: string;
-  readonly node: string;
+  /** All of the same content: each is read a part of. */
+  readonly nodes: readonly ReadableNode[];
   /** Length of the disk. */
   readonly bytes: number;
   readonly extents: readonly Extent[];
@@ -42,9 +49,19 @@ function serverSocket({ runtimeDirectory }: Served): string {
   return join(runtimeDirectory, 'nbd.sock');
 }
 
-/** Starts the process that is to read a disk. Whoever does not come to readDisks with it must kill it. */
-export function startReader(context: Served, target: string): DigestReader {
-  return startDigestReader({ socket: serverSocket(context), exportName: target }, target, () => {
+/** What a disk's nodes are called by the server. */
+function exportNames(target: string, nodes: number): readonly string[] {
+  return Array.from({ length: nodes }, (_, index) => `${target}-${index}`);
+}
+
+/**
+ * Starts the process that is to read a disk. Whoever does not come to readDisks with it must kill it.
+ *
+ * @param nodes how many the disk has
+ */
+export function startReader(context: Served, target: string, nodes: number): DigestReader {
+  const server = { socket: serverSocket(context), exports: exportNames(target, nodes) };
+  return startDigestReader(server, target, () => {
     context.control.moved();
   });
 }
@@ -86,9 +103,13 @@ export async function* readDisks(
       },
       async () => {
         for (const { disk, chunks } of wanted) {
-          const { target, node, bytes, chunkBytes, extents, reader } = disk;
-          const more = { id: `digest-${target}`, 'node-name': node, name: target, writable: false };
-          await daemon.qmp.execute('block-export-add', { type: 'nbd', ...more });
+          const { target, nodes, bytes, chunkBytes, extents, reader } = disk;
+          const names = exportNames(target, nodes.length);
+          for (const [index, { node, iothread }] of nodes.entries()) {
+            const name = names[index];
+            const more = { id: `digest-${name}`, 'node-name': node, name, writable: false, iothread };
+            await daemon.qmp.execute('block-export-add', { type: 'nbd', ...more });
+          }
           reader.read({ bytes, chunkBytes, chunks, extents, key });
         }
       },

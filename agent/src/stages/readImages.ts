@@ -59,6 +59,12 @@ export async function* readImages(
   return yield* readOpened(context, repository, opening, options);
 }
 
+/**
+ * The iothreads of the daemon that read: in one thread QEMU decrypts, and copies what it answers, one after the other, which
+ * takes longer than all else that is done meanwhile.
+ */
+const READ_THREADS = ['read-0', 'read-1'];
+
 /** Images that are being opened in a daemon of their own. Disposal ends what was not read. */
 export interface Opening extends AsyncDisposable {
   /** @throws UnreadableImage, HoldfastError QEMU_FAILED */
@@ -105,7 +111,10 @@ async function open(
   const { runtimeDirectory } = context;
   const stopped = await context.undo.promise({ kind: 'stop-storage-daemon', directory: runtimeDirectory });
   signal.throwIfAborted();
-  const prepared = images.map((image) => ({ image, reader: startReader(context, image.target) }));
+  const prepared = images.map((image) => ({
+    image,
+    reader: startReader(context, image.target, READ_THREADS.length),
+  }));
   readers.push(...prepared.map(({ reader }) => reader));
   const daemon = await startStorageDaemon(runtimeDirectory, context.logger, signal, {
     isExcused: () => repository.stalledSince !== undefined,
@@ -113,8 +122,11 @@ async function open(
   const [secret] = images.map((image) => image.secret);
   if (secret !== undefined) await daemon.addSecret(KEY_SECRET_ID, secret);
   await addLimit(daemon);
+  for (const id of READ_THREADS) await daemon.qmp.execute('object-add', { 'qom-type': 'iothread', id });
   const readable = async ({ image, reader }: (typeof prepared)[number]): Promise<ReadableDisk> => {
-    const { node, extents, virtualSizeBytes } = await openImage(context, daemon, image, signal);
+    const nodes = READ_THREADS.map((iothread) => ({ node: `${image.target}-${iothread}`, iothread }));
+    const names = nodes.map(({ node }) => node);
+    const { extents, virtualSizeBytes } = await openImage(context, daemon, image, names, signal);
     const bytes = image.virtualSizeBytes;
     if (virtualSizeBytes !== bytes) {
       throw new UnreadableImage(
@@ -123,7 +135,7 @@ async function open(
       );
     }
     const chunkBytes = image.chunkBytes ?? chunkBytesFor(bytes);
-    return { target: image.target, node, bytes, chunkBytes, extents, reader };
+    return { target: image.target, nodes, bytes, chunkBytes, extents, reader };
   };
   const disks = await repository.whileAnswering(pMap(prepared, readable, { concurrency: IMAGES_AT_ONCE }));
   return {
