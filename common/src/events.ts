@@ -18,6 +18,12 @@ export function coalescingKey({ event }: Pick<OperationEvent, 'event'>): string 
   }
 }
 
+/** Puts an event that coalesces in the place of the one before it, behind all others: a map goes on in the order of time. */
+export function keepLatest(latest: Map<string, OperationEvent>, key: string, event: OperationEvent): void {
+  latest.delete(key);
+  latest.set(key, event);
+}
+
 /** The key of the progress of a stage. */
 export function progressKey(stage: Stage): string {
   return `stage ${stage}`;

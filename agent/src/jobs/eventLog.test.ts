@@ -90,6 +90,21 @@ describe('an event log', () => {
     await reading.return();
   });
 
+  it('sends progress in the order of time', async () => {
+    const { log } = logged();
+    await log.append(progress(Stage.STAGE_BLOCKJOB, 1n));
+    await log.append(progress(Stage.STAGE_CONVERT, 1n));
+    await log.append(progress(Stage.STAGE_BLOCKJOB, 2n));
+    const reading = log.follow(0n, new AbortController().signal);
+    const stages: (Stage | undefined)[] = [];
+    for (let count = 0; count < 2; count++) {
+      const { event } = (await reading.next()).value as OperationEvent;
+      stages.push(event?.$case === 'stageProgress' ? event.value.stage : undefined);
+    }
+    assert.deepEqual(stages, [Stage.STAGE_CONVERT, Stage.STAGE_BLOCKJOB]);
+    await reading.return();
+  });
+
   it('sends progress after all events that came before it, however slow the reader is', async () => {
     const { log } = logged();
     await log.append(warning('A'));

@@ -1,4 +1,4 @@
-import { coalescingKey, progressKey } from '@holdfast/common/events.ts';
+import { coalescingKey, keepLatest, progressKey } from '@holdfast/common/events.ts';
 import { OperationEvent, type Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { isTerminal, type Journal } from './journal.ts';
 
@@ -38,7 +38,7 @@ export function eventLog(journal: Journal, earlier: readonly OperationEvent[], n
     append: async (event) => {
       const key = coalescingKey({ event });
       if (key !== undefined) {
-        latest.set(key, { sequence: lastSequence, time: now(), event });
+        keepLatest(latest, key, { sequence: lastSequence, time: now(), event });
         wake();
         return;
       }

@@ -1,4 +1,4 @@
-import { coalescingKey } from '@holdfast/common/events.ts';
+import { coalescingKey, keepLatest } from '@holdfast/common/events.ts';
 import type { OperationEvent } from '@holdfast/proto/holdfast/v1/event.ts';
 import { isLast } from './reduce.ts';
 
@@ -16,7 +16,7 @@ export interface Subscription {
 export interface Live {
   /** Notes an event that was stored, or progress, which is only kept here. */
   note(operationId: string, event: OperationEvent): void;
-  /** The latest progress of each stage that runs, what it waits for, and its share of bandwidth. */
+  /** The latest progress of each stage that runs, what it waits for, and its share of bandwidth, in the order of time. */
   progress(operationId: string): readonly OperationEvent[];
   /** Another controller stored events of it: watchers read them, and earlier progress is void. */
   renew(operationId: string): void;
@@ -59,7 +59,7 @@ export function createLive(): Live {
     note: (operationId, event) => {
       const entry = entryOf(operationId);
       const key = coalescingKey(event);
-      if (key !== undefined) entry.progress.set(key, event);
+      if (key !== undefined) keepLatest(entry.progress, key, event);
       const gone = madeVoid(event);
       if (gone !== undefined) entry.progress.delete(gone);
       if (isLast(event)) entry.progress.clear();

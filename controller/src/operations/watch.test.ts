@@ -28,7 +28,7 @@ import {
 } from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
-const { STAGE_PREPARE, STAGE_BLOCKJOB } = Stage;
+const { STAGE_PREPARE, STAGE_BLOCKJOB, STAGE_CONVERT } = Stage;
 
 describeOnBothStores('watching operations', function (kind) {
   this.timeout(TEST_DEADLINE_MS);
@@ -73,6 +73,18 @@ describeOnBothStores('watching operations', function (kind) {
     const beyond = watch(lab, id, 99n);
     assert.equal(await beyond.ended, undefined);
     assert.deepEqual(beyond.events, []);
+  });
+
+  it('shows progress in the order of time', async () => {
+    const { id } = await takeBackup(lab);
+    const job = await jobOf(agent, id);
+    job.emit(happening.accepted(STAGE_BLOCKJOB, STAGE_CONVERT), happening.progress(STAGE_BLOCKJOB, 1n));
+    job.emit(happening.progress(STAGE_CONVERT, 1n), happening.progress(STAGE_BLOCKJOB, 2n));
+    const early = watch(lab, id);
+    await eventually(() => Promise.resolve(early.events.some((event) => progressOf(event) === 2n)));
+    const late = watch(lab, id, 1n);
+    await eventually(() => Promise.resolve(late.events.length === 2));
+    assert.deepEqual(late.events.map(progressOf), [1n, 2n]);
   });
 
   it('misses no state event among a flood of progress', async () => {
