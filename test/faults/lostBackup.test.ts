@@ -18,7 +18,8 @@ const STATUS = '/run/libvirt/qemu';
 /** The agent's runners stop right before they begin a backup; QEMU is stopped meanwhile, so that libvirtd is in the middle. */
 describe('a domain whose libvirtd was killed as it began a backup', () => {
   const fixture = useHoldfast({
-    guest: { disks: [filesDisk, restingDisk(16)], writerMiBPerSecond: 1 },
+    // Of a disk 64 MiB and more are pushed before a limit holds.
+    guest: { disks: [filesDisk, restingDisk(192)], writerMiBPerSecond: 1 },
     lab: { mounts: 'shared' },
     holdfast: {
       agents: [
@@ -39,11 +40,11 @@ describe('a domain whose libvirtd was killed as it began a backup', () => {
     assert.ok(pid !== undefined);
     return pid;
   };
-  const begin = async (transport: string): Promise<Operation> =>
+  const begin = async (transport: string, settings: Record<string, string> = {}): Promise<Operation> =>
     fixture.holdfast.client.startBackup({
       zone: 'z1',
       domain: fixture.guest.name,
-      settings: { 'nas.backup.transport': transport, 'nas.backup.bandwidth.limit.mbps': '4' },
+      settings: { ...settings, 'nas.backup.transport': transport },
     });
   const stoppedRunner = ({ id }: Operation): Promise<number> =>
     until('The runner stops', 30_000, async () => {
@@ -62,7 +63,7 @@ describe('a domain whose libvirtd was killed as it began a backup', () => {
   };
   /** Begins a backup, with QEMU stopped from the moment on that libvirtd has told it nothing yet. */
   const beginWithoutQemu = async (transport: string): Promise<Operation> => {
-    const operation = await begin(transport);
+    const operation = await begin(transport, { 'nas.backup.bandwidth.limit.mbps': '32' });
     const runner = await stoppedRunner(operation);
     process.kill(await qemu(), 'SIGSTOP');
     process.kill(runner, 'SIGCONT');
