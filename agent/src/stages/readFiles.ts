@@ -24,6 +24,9 @@ export interface ReadFilesOptions {
   readonly limited: boolean;
 }
 
+/** Chunks of a file that are in work at the same time: the next ones are read while one is digested. */
+const CHUNKS_AT_ONCE = 3;
+
 /**
  * Reads files of a repository, all at once, in its helper process, and digests them: what is in the page cache is read
  * from there, what is not comes from the storage.
@@ -43,13 +46,17 @@ export async function* readFiles(
   let totalBytes = 0;
   const read = async (file: ReadableFile, chunks: readonly number[]): Promise<[string, ChunkDigests]> => {
     const digests: string[] = [];
-    for (const chunk of chunks) {
-      const bytes = chunkLength(chunk, file.bytes, file.chunkBytes);
-      await pace.before(bytes);
-      digests.push(await repository.digestPart(file.path, chunk * file.chunkBytes, bytes));
-      readBytes += bytes;
-      control.moved();
-    }
+    const remaining = chunks.entries();
+    const readRemaining = async (): Promise<void> => {
+      for (const [index, chunk] of remaining) {
+        const bytes = chunkLength(chunk, file.bytes, file.chunkBytes);
+        await pace.before(bytes);
+        digests[index] = await repository.digestPart(file.path, chunk * file.chunkBytes, bytes);
+        readBytes += bytes;
+        control.moved();
+      }
+    };
+    await Promise.all(Array.from({ length: CHUNKS_AT_ONCE }, readRemaining));
     return [file.target, { chunks, digests }];
   };
   try {
