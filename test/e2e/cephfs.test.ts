@@ -21,11 +21,13 @@ import { MiB } from '../lab/spec.ts';
 import { isStart } from './support/events.ts';
 import { requireSameContent } from './support/images.ts';
 import { nasbackup, restoreAsCloudStack } from './support/nasbackup.ts';
-import { controllerEnvironment, pageOf } from './support/page.ts';
+import { controllerEnvironment, pageOf, type CommandEnd } from './support/page.ts';
 
 const HOLDFAST = path.resolve(import.meta.dirname, '../../cli/bin/holdfast');
 /** So that there is time to do something in the middle. */
 const SLOWLY = { 'nas.backup.bandwidth.limit.mbps': '8' };
+/** Of a user who can back up. */
+const CAPABILITIES = ['mon', 'allow r', 'osd', 'allow rw', 'mds', 'allow rw'];
 
 describe('a repository on a CephFS', () => {
   const fixture = useHoldfast({
@@ -38,15 +40,14 @@ describe('a repository on a CephFS', () => {
   let outside: string;
   before(async () => {
     ceph = stack.use(await startCeph());
-    const capabilities = ['mon', 'allow r', 'osd', 'allow rw', 'mds', 'allow rw'];
-    ({ key } = await ceph.makeUser('client.backup', capabilities));
+    ({ key } = await ceph.makeUser('client.backup', CAPABILITIES));
     outside = path.join(ceph.directory, 'outside');
     await mkdir(outside);
     await execa('ceph-fuse', ['-c', ceph.confPath, '-n', 'client.admin', outside]);
     stack.defer(async () => {
       await execa('umount', [outside]);
     });
-    for (const name of ['nas', 'odd', 'shared', 'killed', 'other', 'cloudstack'])
+    for (const name of ['nas', 'odd', 'shared', 'killed', 'other', 'cloudstack', 'changed'])
       await mkdir(path.join(outside, exported(name)));
     for (const name of ['nas', 'shared', 'killed']) await add(name);
   });
@@ -231,6 +232,38 @@ describe('a repository on a CephFS', () => {
       assert.deepEqual(await mounts(), []);
     }
     assert.deepEqual(await readdir(path.join(outside, 'other')), []);
+  });
+
+  it('goes on under another user once that one has proved to be allowed to, and the old one can go', async () => {
+    const { holdfast } = fixture;
+    const { key: before } = await ceph.makeUser('client.before', CAPABILITIES);
+    const { key: after } = await ceph.makeUser('client.after', CAPABILITIES);
+    const mountOptions = ['mount_timeout=3'];
+    await add('changed', { mountOptions, credentials: { username: 'before', password: before, domain: '' } });
+    succeeded(await backup('changed'));
+    const file = path.join(holdfast.directory, 'changed-key');
+    const page = await pageOf('docs/repositories.md');
+    const setTo = async (password: string): Promise<CommandEnd> => {
+      await writeFile(file, password, { mode: 0o600 });
+      const words = { share: 'changed', 'backup ': 'after ', FILE: file };
+      const end = await page.command(
+        /^holdfast repository set-credentials/m,
+        words,
+        controllerEnvironment(holdfast),
+      );
+      await rm(file);
+      return end;
+    };
+    const wrong = await setTo(before);
+    assert.equal(wrong.exitCode, 4, wrong.stdout);
+    assert.match(wrong.stderr, /name or key.*\[MOUNT_FAILED\]/);
+    succeeded(await backup('changed'));
+    const right = await setTo(after);
+    assert.equal(right.exitCode, 0, right.stderr);
+    await ceph.ceph(['auth', 'rm', 'client.before']);
+    succeeded(await backup('changed'));
+    const said = [wrong, right].map(({ stdout, stderr }) => `${stdout}${stderr}`).join('');
+    assert.ok(!`${said}${await holdfast.logs()}`.includes(after));
   });
 
   it('that is another file system than last time is refused, and untouched', async () => {

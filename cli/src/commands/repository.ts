@@ -7,6 +7,7 @@ import {
   type RepositoryHealth,
 } from '@holdfast/proto/holdfast/v1/repository.ts';
 import { Option, type Command } from 'commander';
+import { usage } from '../command-error.ts';
 import { withSession, type Context } from '../context.ts';
 import { readCredentials, withCredentialsOptions, type CredentialsOptions } from '../credentials.ts';
 import { formatBytes } from '../format/bytes.ts';
@@ -18,12 +19,13 @@ import { printList } from '../print.ts';
 import { call } from '../session.ts';
 import { addRescan } from './rescan.ts';
 
-/** Adds `repository` with `add`, `list`, `show`, `remove` and `rescan`. */
+/** Adds `repository` with `add`, `list`, `show`, `set-credentials`, `remove` and `rescan`. */
 export function addRepository(program: Command, context: Context): void {
   const repository = program.command('repository').description('Where backups lie.');
   addAdd(repository, context);
   addList(repository, context);
   addShow(repository, context);
+  addSetCredentials(repository, context);
   addRemove(repository, context);
   addRescan(repository, context);
 }
@@ -182,6 +184,28 @@ function addShow(parent: Command, context: Context): void {
         );
       }),
     );
+}
+
+function addSetCredentials(parent: Command, context: Context): void {
+  const command = parent
+    .command('set-credentials')
+    .description('Has a repository mounted with other credentials from now on, once a host has proved them.')
+    .argument('<repository>', 'the name of the repository');
+  withCredentialsOptions(command).action((name: string, options: CredentialsOptions) =>
+    withSession(context, command, async ({ session, print }) => {
+      const credentials = await readCredentials(context.terminal, options);
+      if (credentials === undefined)
+        throw usage('Give all of them: --username NAME, and --password-file FILE or --ask-password.');
+      const { repository } = await call(
+        session,
+        session.repositories.setRepositoryCredentials.bind(session.repositories),
+        { name, credentials },
+      );
+      print(Repository.toJSON(Repository.fromPartial(repository ?? {})), () => [
+        `Repository ${safe(name)} is mounted with these credentials from now on.`,
+      ]);
+    }),
+  );
 }
 
 function addRemove(parent: Command, context: Context): void {

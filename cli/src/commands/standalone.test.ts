@@ -96,7 +96,7 @@ function parts({ known }: { known: boolean }): {
   const repository = {
     addRepository: answer('REPOSITORY_EXISTS', { repository: undefined }, repositories),
     listRepositories: unary(silentLogger, () => Promise.resolve({ repositories: [] })),
-    ...{ getRepository: refuse, removeRepository: refuse },
+    ...{ getRepository: refuse, removeRepository: refuse, setRepositoryCredentials: refuse },
   };
   const startAgent = ({ listen }: AgentOptions): ReturnType<LocalParts['startAgent']> => {
     log.push('agent started');

@@ -118,6 +118,7 @@ export async function scriptedController(
       return Promise.resolve({ repository: undefined });
     }),
     ...{ listRepositories: refuse, getRepository: refuse, removeRepository: refuse },
+    setRepositoryCredentials: refuse,
   };
   const { leftovers, problems } = seen;
   const doctor = {

@@ -50,6 +50,7 @@ export const accessRules: Readonly<Record<string, readonly [CallerRole, Scope]>>
   'RepositoryService/AddRepository': ['admin', 'zone'],
   'RepositoryService/ListRepositories': ['viewer', 'zone'],
   'RepositoryService/GetRepository': ['viewer', 'repository'],
+  'RepositoryService/SetRepositoryCredentials': ['admin', 'repository'],
   'RepositoryService/RemoveRepository': ['admin', 'repository'],
   'RepositoryService/RescanRepository': ['admin', 'repository'],
   'KeyService/ListKeys': ['viewer', 'zone'],

@@ -32,6 +32,11 @@ export function repositoryService(
       // Again, since asking has changed what is known of its health.
       return { repository: await repositories.find(name), sizeBytes, freeBytes };
     }),
+    setRepositoryCredentials: unary(logger, async (request, { correlationId, logger: log }) => {
+      const repository = await repositories.setCredentials(request.name, request.credentials, correlationId);
+      log.info('repository has other credentials', { repository: repository.name, zone: repository.zone });
+      return { repository };
+    }),
     removeRepository: unary(logger, async ({ name }, { logger: log }) => {
       await repositories.remove(name);
       log.info('repository removed', { repository: name });

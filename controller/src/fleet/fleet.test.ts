@@ -1,9 +1,24 @@
 import assert from 'node:assert/strict';
 import { grpcTarget } from '@holdfast/common/address.ts';
 import { HoldfastError } from '@holdfast/common/errors.ts';
-import { AddRepositoryRequest, RepositoryType } from '@holdfast/proto/holdfast/v1/repository.ts';
+import { OperationState } from '@holdfast/proto/holdfast/v1/operation.ts';
+import {
+  AddRepositoryRequest,
+  Repository,
+  RepositoryType,
+  type RepositoryCredentials,
+} from '@holdfast/proto/holdfast/v1/repository.ts';
 import { happening, type FakeAgent } from '../testing/fake-agent.ts';
-import { TEST_DEADLINE_MS, ask, jobOf, refused, startLab, takeBackup, type Lab } from '../testing/lab.ts';
+import {
+  TEST_DEADLINE_MS,
+  ask,
+  jobOf,
+  reaches,
+  refused,
+  startLab,
+  takeBackup,
+  type Lab,
+} from '../testing/lab.ts';
 import { describeOnBothStores } from '../testing/stores.ts';
 
 describeOnBothStores('hosts and repositories', function (kind) {
@@ -97,6 +112,48 @@ describeOnBothStores('hosts and repositories', function (kind) {
       repositoryId: agent.repositoryId,
       credentials,
     });
+  });
+
+  it('has a host prove other credentials before they are used', async () => {
+    const { repositories } = lab.clients;
+    const first = { username: 'backup', password: 'correct horse', domain: 'WORK' };
+    const request = AddRepositoryRequest.fromPartial({
+      zone: 'z1',
+      name: 'share',
+      type: RepositoryType.REPOSITORY_TYPE_CIFS,
+      address: '//nas/share',
+      credentials: first,
+    });
+    await ask(repositories.addRepository.bind(repositories), request);
+    const set = (credentials: RepositoryCredentials | undefined, name = 'share') =>
+      ask(repositories.setRepositoryCredentials.bind(repositories), { name, credentials });
+    const used = async (): Promise<RepositoryCredentials | undefined> => {
+      const { id } = await takeBackup(lab, { repository: 'share' });
+      const job = await jobOf(agent, id);
+      job.emit(happening.failed(new HoldfastError('NO_DISKS', 'no disks')));
+      await reaches(lab, id, OperationState.OPERATION_STATE_FAILED);
+      return 'repository' in job.start ? job.start.repository?.credentials : undefined;
+    };
+    const second = { username: 'backup-2', password: 'battery staple', domain: '' };
+    agent.repositoryProblem = new HoldfastError('MOUNT_FAILED', 'wrong password');
+    await refused(set(second), 'MOUNT_FAILED');
+    agent.repositoryProblem = undefined;
+    assert.deepEqual(await used(), first);
+    const { repository } = await set(second);
+    assert.ok(
+      !JSON.stringify(Repository.toJSON(repository ?? Repository.fromPartial({}))).includes('staple'),
+    );
+    const proved = agent.prepared.at(-1)?.repository;
+    assert.deepEqual([proved?.credentials, proved?.repositoryId], [second, agent.repositoryId]);
+    assert.deepEqual(await used(), second);
+    assert.ok(!(await lab.state.dump()).includes(second.password));
+
+    const asked = agent.prepared.length;
+    await refused(set(undefined), 'INVALID_REQUEST');
+    await refused(set({ ...second, username: 'a,b' }), 'INVALID_REQUEST');
+    await refused(set(second, 'r1'), 'INVALID_REQUEST');
+    await refused(set(second, 'nowhere'), 'REPOSITORY_NOT_FOUND');
+    assert.equal(agent.prepared.length, asked);
   });
 
   it('refuses what cannot be mounted before any agent is asked', async () => {

@@ -100,6 +100,17 @@ export interface Repositories {
     files: Partial<Pick<WriteKeyFilesRequest, 'zoneKeys' | 'replacedZoneKeys' | 'backups'>>,
     correlationId: string,
   ): Promise<readonly string[]>;
+  /**
+   * Has it mounted with other credentials from now on, after a host of its zone has done so and found its id.
+   *
+   * @throws HoldfastError as find, INVALID_REQUEST without credentials and for one that takes none, REPOSITORY_MISMATCH, and
+   *   as add
+   */
+  setCredentials(
+    name: string,
+    credentials: RepositoryCredentials | undefined,
+    correlationId: string,
+  ): Promise<Repository>;
   /** Notes what an event of a host's job says of a repository. */
   noteEvent(repository: string, host: string, event: OperationEvent): void;
   /** @throws HoldfastError as find, IN_USE while backups or running operations refer to it */
@@ -126,11 +137,7 @@ export function createRepositories(parts: {
   const find: Repositories['find'] = async (name) => {
     if (name === '') throw new HoldfastError('INVALID_REQUEST', 'The repository is missing.');
     const row = await db.selectFrom('repositories').selectAll().where('name', '=', name).executeTakeFirst();
-    if (row === undefined) {
-      throw new HoldfastError('REPOSITORY_NOT_FOUND', `There is no repository ${JSON.stringify(name)}.`, {
-        metadata: { repository: name },
-      });
-    }
+    if (row === undefined) throw notFound(name);
     return { ...toRepository(row), health: health.of(name) };
   };
   const ref: Repositories['ref'] = async (repository) => {
@@ -183,6 +190,21 @@ export function createRepositories(parts: {
       throw error;
     }
   };
+  /** Has a host of the zone mount a repository afresh and write to it. @returns what its id file says */
+  const prepare = async (
+    repository: Repository,
+    credentials: RepositoryCredentials | undefined,
+    correlationId: string,
+  ): Promise<string> => {
+    const { zone } = repository;
+    const request = { zone, repository: refOf(repository, credentials) };
+    const { repositoryId } = await askZone(zone, (host) =>
+      agents.prepareRepository(host, request, correlationId),
+    );
+    return repositoryId;
+  };
+  const seal = (name: string, credentials: RepositoryCredentials) =>
+    store.sealer.seal(RepositoryCredentials.encode(credentials).finish(), credentialsIdentity(name));
   const health = createHealth({
     now,
     stopping,
@@ -267,16 +289,8 @@ export function createRepositories(parts: {
       };
       const { name, zone, type, path, address, mountOptions } = wanted;
       await refuseKnown(db, name);
-      const request = { zone, repository: refOf(wanted, given.credentials) };
-      const { repositoryId } = await askZone(zone, (host) =>
-        agents.prepareRepository(host, request, correlationId),
-      );
-      const sealed =
-        given.credentials &&
-        store.sealer.seal(
-          RepositoryCredentials.encode(given.credentials).finish(),
-          credentialsIdentity(name),
-        );
+      const repositoryId = await prepare(wanted, given.credentials, correlationId);
+      const sealed = given.credentials && seal(name, given.credentials);
       await store.transact(async (trx) => {
         await refuseKnown(trx, name);
         await trx
@@ -292,6 +306,21 @@ export function createRepositories(parts: {
           .execute();
       });
       return { ...wanted, repositoryId };
+    },
+    setCredentials: async (name, credentials, correlationId) => {
+      const repository = await find(name);
+      if (credentials === undefined)
+        throw new HoldfastError('INVALID_REQUEST', `The credentials of repository ${name} are missing.`);
+      parseRepositoryPlace({ ...repository, credentials });
+      await prepare(repository, credentials, correlationId);
+      const { numUpdatedRows } = await db
+        .updateTable('repositories')
+        .set({ credentials_sealed: seal(name, credentials) })
+        .where('name', '=', name)
+        .where('repository_id', '=', repository.repositoryId)
+        .executeTakeFirst();
+      if (numUpdatedRows === 0n) throw notFound(name);
+      return find(name);
     },
     choose: async (name, zone) => {
       if (name === '') return onlyOne(await list(zone), zone);
@@ -340,6 +369,12 @@ function stalled(repository: Repository, { host, since }: RepositoryHealth): Hol
     `Repository ${repository.name} has not answered host ${host} since ${since?.toISOString() ?? 'some time'}. Is the NAS up?`,
     { metadata: { repository: repository.name, host } },
   );
+}
+
+function notFound(name: string): HoldfastError {
+  return new HoldfastError('REPOSITORY_NOT_FOUND', `There is no repository ${JSON.stringify(name)}.`, {
+    metadata: { repository: name },
+  });
 }
 
 function refOf(repository: Repository, credentials: RepositoryCredentials | undefined): RepositoryRef {
