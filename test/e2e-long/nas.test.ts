@@ -75,6 +75,28 @@ describe('faults of real NFS and CIFS servers', () => {
     await nothingLeft();
   });
 
+  it('another password is taken once the host has proved it, and a backup that runs under the old one goes on', async () => {
+    const { backup, holdfast, nothingLeft, proveStored, samba } = nas;
+    const { client } = holdfast;
+    const setCredentials = (password: string) =>
+      client.call(client.repositories.setRepositoryCredentials.bind(client.repositories), {
+        name: 'cifs',
+        credentials: { username: samba.username, password, domain: '' },
+      });
+    const running = await backup('cifs', 'one', slow, async () => {
+      await samba.setPassword('quite another');
+      await assert.rejects(setCredentials('quite wrong'), { reason: 'MOUNT_FAILED' });
+      await setCredentials('quite another');
+    });
+    await proveStored(samba, 'one', succeeded(running));
+    await nothingLeft();
+    await proveStored(samba, 'one', succeeded(await backup('cifs', 'one')));
+    await samba.setPassword(samba.password);
+    await setCredentials(samba.password);
+    await proveStored(samba, 'one', succeeded(await backup('cifs', 'one')));
+    await nothingLeft();
+  });
+
   it('NFS hangs for longer than its lease, and a backup to CIFS is taken meanwhile', async () => {
     const { backup, ganesha, nothingLeft, proveStored, samba, space } = nas;
     let hungMs = 0;

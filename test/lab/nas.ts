@@ -18,6 +18,10 @@ import { sweepLabs } from './sweep.ts';
  */
 export interface Nas extends AsyncDisposable {
   readonly port: number;
+  /** Has its configuration and its state. */
+  readonly directory: string;
+  /** Runs a program where the server runs. */
+  inside(argv: readonly string[], input?: string): Promise<void>;
   /** The file system that it exports, as a path on this machine. */
   readonly files: string;
   /** The server stands still: connections stay, and nothing is answered until `resume`. */
@@ -111,6 +115,8 @@ export async function startNas(program: NasProgram): Promise<Nas> {
   const running = starting.move();
   return {
     port,
+    directory,
+    inside,
     files,
     logDirectory: path.join(directory, 'log'),
     hang: () => signalAll('STOP'),

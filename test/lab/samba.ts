@@ -7,12 +7,19 @@ export interface Samba extends Nas {
   readonly username: string;
   /** Has what breaks naive lists of options: a comma, quotes, a space, a dollar sign and a percent sign. */
   readonly password: string;
+  /** Gives its user another password. Sessions that are there stay. */
+  setPassword(password: string): Promise<void>;
 }
 
 const PASSWORD = `pass,word="it's" $HOME 100%`;
 
 export async function startSamba(): Promise<Samba> {
-  return { ...(await startNas(samba)), username: NAS_USER, password: PASSWORD };
+  const nas = await startNas(samba);
+  const setPassword = (password: string): Promise<void> => {
+    const { argv, input } = passwordCommand(nas.directory, password);
+    return nas.inside(argv, input);
+  };
+  return { ...nas, username: NAS_USER, password: PASSWORD, setPassword };
 }
 
 const samba: NasProgram = {
@@ -21,16 +28,20 @@ const samba: NasProgram = {
     await mkdir(path.join(directory, 'samba'), { mode: 0o700 });
     await writeFile(configurationPath(directory), configuration(directory, port));
   },
-  prepare: (directory) => ({
-    argv: ['smbpasswd', '-c', configurationPath(directory), '-s', '-a', NAS_USER],
-    input: `${PASSWORD}\n${PASSWORD}\n`,
-  }),
+  prepare: (directory) => passwordCommand(directory, PASSWORD),
   argv: (directory) => [
     'smbd',
     ...['--foreground', '--no-process-group', '--debug-stdout'],
     ...['-s', configurationPath(directory), '-l', path.join(directory, 'log')],
   ],
 };
+
+function passwordCommand(directory: string, password: string) {
+  return {
+    argv: ['smbpasswd', '-c', configurationPath(directory), '-s', '-a', NAS_USER],
+    input: `${password}\n${password}\n`,
+  };
+}
 
 function configurationPath(directory: string): string {
   return path.join(directory, 'smb.conf');
