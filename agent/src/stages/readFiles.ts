@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import pMap from 'p-map';
 import type { Stage } from '@holdfast/proto/holdfast/v1/event.ts';
 import { chunkCount, chunkLength, sampledChunks, type Sample } from '../digests/chunks.ts';
 import type { Control } from '../jobs/control.ts';
@@ -45,19 +46,15 @@ export async function* readFiles(
   let readBytes = 0;
   let totalBytes = 0;
   const read = async (file: ReadableFile, chunks: readonly number[]): Promise<[string, ChunkDigests]> => {
-    const digests: string[] = [];
-    const remaining = chunks.entries();
-    const readRemaining = async (): Promise<void> => {
-      for (const [index, chunk] of remaining) {
-        const bytes = chunkLength(chunk, file.bytes, file.chunkBytes);
-        await pace.before(bytes);
-        digests[index] = await repository.digestPart(file.path, chunk * file.chunkBytes, bytes);
-        readBytes += bytes;
-        control.moved();
-      }
+    const digestOf = async (chunk: number): Promise<string> => {
+      const bytes = chunkLength(chunk, file.bytes, file.chunkBytes);
+      await pace.before(bytes);
+      const digest = await repository.digestPart(file.path, chunk * file.chunkBytes, bytes);
+      readBytes += bytes;
+      control.moved();
+      return digest;
     };
-    await Promise.all(Array.from({ length: CHUNKS_AT_ONCE }, readRemaining));
-    return [file.target, { chunks, digests }];
+    return [file.target, { chunks, digests: await pMap(chunks, digestOf, { concurrency: CHUNKS_AT_ONCE }) }];
   };
   try {
     const all = Promise.all(
