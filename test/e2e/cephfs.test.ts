@@ -257,12 +257,18 @@ describe('a repository on a CephFS', () => {
     const wrong = await setTo(before);
     assert.equal(wrong.exitCode, 4, wrong.stdout);
     assert.match(wrong.stderr, /name or key.*\[MOUNT_FAILED\]/);
+    const idFile = path.join(outside, 'changed', 'repository-id');
+    const id = await readFile(idFile, 'utf8');
+    await writeFile(idFile, `${randomUUID()}\n`);
+    const elsewhere = await setTo(after);
+    assert.match(elsewhere.stderr, /\[REPOSITORY_MISMATCH\]/);
+    await writeFile(idFile, id);
     succeeded(await backup('changed'));
     const right = await setTo(after);
     assert.equal(right.exitCode, 0, right.stderr);
     await ceph.ceph(['auth', 'rm', 'client.before']);
     succeeded(await backup('changed'));
-    const said = [wrong, right].map(({ stdout, stderr }) => `${stdout}${stderr}`).join('');
+    const said = [wrong, elsewhere, right].map(({ stdout, stderr }) => `${stdout}${stderr}`).join('');
     assert.ok(!`${said}${await holdfast.logs()}`.includes(after));
   });
 

@@ -76,8 +76,8 @@ describe('a backup of a running domain, when libvirtd dies', () => {
 });
 
 /**
- * Does in a libvirtd's place, which is away, what it does when the next disk's job has ended: tells QEMU that this is known. As if
- * it had been killed before it made a note of it itself.
+ * Does in a libvirtd's place, which is away, what it does when the next disk's job has ended: tells QEMU that this is known.
+ * As if it had been killed before it made a note of it itself.
  */
 async function dismissNext({ uuid }: Guest): Promise<void> {
   const qemu = await qemuProcess(uuid);

@@ -13,7 +13,7 @@ describe('file servers of the lab', () => {
   for (const start of [startGanesha, startSamba]) {
     it(`${start.name} can be filled, emptied, killed, started and hung, and leaves nothing behind`, async () => {
       await using nas = await start();
-      const directory = path.dirname(nas.logDirectory);
+      const { directory } = nas;
       assert.equal(await answers(nas.port), true);
       await nas.fill(MiB);
       const { bavail, bsize } = await statfs(nas.files);

@@ -18,7 +18,7 @@ import { sweepLabs } from './sweep.ts';
  */
 export interface Nas extends AsyncDisposable {
   readonly port: number;
-  /** Has its configuration and its state. */
+  /** Has its configuration, its state and, below `log`, what it and its helpers have logged. */
   readonly directory: string;
   /** Runs a program where the server runs. */
   inside(argv: readonly string[], input?: string): Promise<void>;
@@ -36,8 +36,6 @@ export interface Nas extends AsyncDisposable {
   free(): Promise<void>;
   /** Puts a new, empty file system in the place of the one that is there, and starts the server again. */
   replaceFiles(): Promise<void>;
-  /** What the server and its helpers have logged. */
-  readonly logDirectory: string;
 }
 
 /** What is different between servers. */
@@ -118,7 +116,6 @@ export async function startNas(program: NasProgram): Promise<Nas> {
     directory,
     inside,
     files,
-    logDirectory: path.join(directory, 'log'),
     hang: () => signalAll('STOP'),
     resume: () => signalAll('CONT'),
     kill,
